@@ -1,0 +1,98 @@
+// Package providers speaks to model servers: it finds out what they serve, has
+// them load and unload, and runs requests on them.
+//
+// A request goes in as the OpenAI body its author wrote, an answer comes out as
+// OpenAI chunks: where the server speaks OpenAI, its bytes are relayed as they
+// are. The package knows neither NATS nor jobs.
+package providers
+
+import (
+	"context"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A Provider is one model server or hosted API. Its methods may be called
+// concurrently. All errors it returns are *schemas.Error, or ctx's cause where
+// ctx ended.
+type Provider interface {
+	// Models lists what the server can serve, now and after a load. It never
+	// makes the server load anything. A server that cannot be reached is an
+	// error with the code schemas.Unreachable, never an empty list.
+	Models(ctx context.Context) ([]Model, error)
+
+	// Generate runs a chat or a completion and calls emit with each chunk as it
+	// arrives, in order, on the calling goroutine. An error of emit ends the run
+	// and is returned as it is.
+	//
+	// A nil error means that the answer is whole: its final marker came. A stream
+	// that only stops is an error with the code schemas.StreamBroken. When ctx
+	// ends, the request is closed at once, which every server takes as a cancel.
+	Generate(ctx context.Context, req Request, emit func(chunk []byte) error) (Answer, error)
+}
+
+// An Embedder is a Provider that computes embeddings.
+type Embedder interface {
+	// Embed runs an embeddings request. The vectors are in the order of the input.
+	Embed(ctx context.Context, req Request) (Answer, error)
+}
+
+// A Loader is a Provider that can be told what to hold in memory.
+type Loader interface {
+	// Load returns once model is resident, or with the error that kept it from
+	// it. Loading a resident model is no error. It blocks as long as that takes:
+	// ctx bounds it.
+	Load(ctx context.Context, model string) error
+
+	// Unload returns once the server no longer holds model. It's no error if it
+	// did not. A server may cut short what the model is running: the caller sees
+	// to it that it runs nothing.
+	Unload(ctx context.Context, model string) error
+}
+
+// A DeviceReporter is a Provider that knows the devices it loads models on: a
+// simulated server does.
+type DeviceReporter interface {
+	Devices(ctx context.Context) ([]schemas.Device, error)
+}
+
+// A Model is one model of a server.
+type Model struct {
+	Name    string // as the server names it
+	Kinds   []schemas.Kind
+	State   schemas.ModelState
+	VRAM    schemas.Amount // device memory it takes now, as the server says
+	Need    schemas.Amount // device memory a load takes, as the server says
+	Slots   int            // jobs it runs at once; 0: the server doesn't tell
+	Context int            // longest context in tokens; 0: the server doesn't tell
+	Digest  string
+}
+
+// A Request is one inference request.
+type Request struct {
+	Kind  schemas.Kind
+	Model string // as the server names it; replaces the body's
+	Body  []byte // an OpenAI request, a JSON object; not changed, not kept
+
+	// Limits bound the run. ctx bounds it too.
+	Limits Limits
+}
+
+// Limits are how long a server may take. 0 means no limit.
+type Limits struct {
+	// FirstToken is from the request to the first chunk. It includes the time in
+	// the server's own queue, in which most servers show no sign of life.
+	FirstToken time.Duration
+	// BetweenChunks is from one chunk to the next. Pings don't count as chunks.
+	BetweenChunks time.Duration
+}
+
+// An Answer is a whole answer.
+type Answer struct {
+	// Body is what OpenAI's API answers without "stream": a chat.completion, a
+	// text_completion or a list of embeddings, with usage.
+	Body  []byte
+	Usage schemas.Usage
+	Model string // as the server named it in the answer
+}

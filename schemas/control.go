@@ -1,0 +1,59 @@
+package schemas
+
+// An OfferAnswer is what a node answers an offer. Accepted comes with a reply
+// subject of its own, where the dispatcher sends the go: the delivery's ack
+// subject as the body, HeaderLease as its only header. Without a go within 5 s
+// the node forgets the offer.
+type OfferAnswer struct {
+	Accepted bool   `json:"accepted"`
+	Reason   string `json:"reason,omitempty"` // of a refusal, for people
+	Seq      uint64 `json:"seq"`              // of the first state that shows the job
+
+	// State is the node's state at a refusal, so that the same offer is not made
+	// again.
+	State *NodeState `json:"state,omitempty"`
+}
+
+// A JobRequest is the body of the api verbs cancel, status and why.
+type JobRequest struct {
+	Job string `json:"job"`
+}
+
+// A JobState says where a job is.
+type JobState string
+
+// The states. Beside them, a job that ended is in the state of its Status.
+const (
+	JobQueued  JobState = "queued"
+	JobRunning JobState = "running"
+)
+
+// A JobInfo answers the api verbs cancel and status.
+type JobInfo struct {
+	Job     string   `json:"job"`
+	State   JobState `json:"state"` // queued, running, or a Status
+	Node    string   `json:"node,omitempty"`
+	Backend string   `json:"backend,omitempty"`
+	Model   string   `json:"model,omitempty"`
+	Attempt uint64   `json:"attempt,omitempty"`
+}
+
+// An APIError answers an api verb that failed.
+type APIError struct {
+	Error *Error `json:"error"`
+}
+
+// A ControlRequest is the body of a request on a node's control subject.
+type ControlRequest struct {
+	Do      string `json:"do"` // drain, undrain, load, unload or pin
+	Backend string `json:"backend,omitempty"`
+	Model   string `json:"model,omitempty"`
+}
+
+// A Cancel is the body of a message on CancelSubject. Attempt bounds it to that
+// attempt and those before; 0 means all. Void means that the attempts were given
+// to somebody else: they stop without a word, as their lease is not theirs.
+type Cancel struct {
+	Attempt uint64 `json:"attempt,omitempty"`
+	Void    bool   `json:"void,omitempty"`
+}

@@ -1,0 +1,48 @@
+package schemas
+
+// Headers of a job, which its submitter sets. All are optional.
+const (
+	HeaderMsgID    = "Nats-Msg-Id" // the job's id; without one, its stream sequence in decimal
+	HeaderKind     = "Vj-Kind"     // a Kind; without one, told from the body
+	HeaderReply    = "Vj-Reply"    // where the events go; without one, the result subjects
+	HeaderDeadline = "Vj-Deadline" // RFC 3339; after it the job is not started, and a running one is stopped
+	HeaderTimeout  = "Vj-Timeout"  // Go duration: longest run of one attempt
+	HeaderAttempts = "Vj-Attempts" // most attempts, 1 to 100; without one, DefaultAttempts
+	HeaderAbandon  = "Vj-Abandon"  // an Abandon
+	HeaderTrace    = "traceparent" // W3C trace context; lower case, since NATS headers are case-sensitive
+)
+
+// Headers of an event.
+const (
+	HeaderEvent   = "Vj-Event"   // an EventKind
+	HeaderJob     = "Vj-Job"     // the job's id
+	HeaderAttempt = "Vj-Attempt" // from 1; a reader keeps the highest and drops the rest
+	HeaderSeq     = "Vj-Seq"     // from 0 in each attempt, without gaps
+	HeaderStatus  = "Vj-Status"  // on an end: a Status
+)
+
+// Headers of an offer, which the dispatcher adds to the job's.
+const (
+	HeaderTenant  = "Vj-Tenant"  // the job's tenant
+	HeaderModel   = "Vj-Model"   // the model, as the backend names it
+	HeaderBackend = "Vj-Backend" // the backend to run it on
+	HeaderEvict   = "Vj-Evict"   // a model to unload first; may stand several times
+	HeaderWaited  = "Vj-Waited"  // how long the job waited in the queue, in ms
+	HeaderFlow    = "Vj-Flow"    // the job's subject in the queue
+)
+
+// HeaderLease stands on a go: how long the lease still lasts at least, in ms.
+const HeaderLease = "Vj-Lease"
+
+// Headers of a dead letter, beside those of the job.
+const (
+	HeaderDeadCode    = "Vj-Dead-Code"    // a Code
+	HeaderDeadMessage = "Vj-Dead-Message" // one line
+	HeaderDeadAt      = "Vj-Dead-At"      // RFC 3339
+)
+
+// DefaultAttempts is how often a job is tried that says nothing of it.
+const DefaultAttempts = 4
+
+// MaxAttempts is the most that HeaderAttempts may ask for.
+const MaxAttempts = 100

@@ -1,0 +1,222 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// A Kind says what a job asks of a model.
+type Kind string
+
+// The kinds.
+const (
+	Chat       Kind = "chat"       // body with "messages"
+	Completion Kind = "completion" // body with "prompt"
+	Embedding  Kind = "embedding"  // body with "input"
+)
+
+// Abandon says what happens to a job when nobody listens on its inbox any more.
+type Abandon string
+
+// The choices. Without one, a job with an inbox is cancelled and any other
+// finishes.
+const (
+	AbandonCancel Abandon = "cancel"
+	AbandonFinish Abandon = "finish"
+)
+
+// A Job is one inference request as it stands in the queue, read and checked.
+type Job struct {
+	ID       string
+	Flow     Flow
+	Kind     Kind
+	Stream   bool      // whether the submitter wants chunks
+	Reply    string    // where events go; "" for the result subjects
+	Deadline time.Time // zero: none
+	Timeout  time.Duration
+	Attempts int
+	Abandon  Abandon
+	Body     []byte // an OpenAI request, a JSON object
+}
+
+// EventSubject is where events of the job go that are not its end.
+func (j *Job) EventSubject() string {
+	if j.Reply != "" {
+		return j.Reply
+	}
+	return ChunksSubject(j.Flow.Tenant, j.ID)
+}
+
+// EndSubject is where the end of the job goes.
+func (j *Job) EndSubject() string {
+	if j.Reply != "" {
+		return j.Reply
+	}
+	return EndSubject(j.Flow.Tenant, j.ID)
+}
+
+// Header reads headers of a NATS message: nats.Header.Get, say.
+type Header func(key string) string
+
+// JobID returns the id of the job with these headers at this sequence of the
+// stream. An id that cannot be a subject's token is an error, and the job goes
+// by its sequence.
+func JobID(h Header, seq uint64) (string, error) {
+	id := h(HeaderMsgID)
+	switch {
+	case id == "":
+		return strconv.FormatUint(seq, 10), nil
+	case !ValidToken(id):
+		return strconv.FormatUint(seq, 10), Errorf(InvalidRequest, "%s %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", HeaderMsgID, truncate(id))
+	default:
+		return id, nil
+	}
+}
+
+// ReadJob reads a job: its headers, its body and, from where it was found, its
+// flow and its sequence in the stream. replies lists what reply subjects may
+// begin with beside inboxes and results.
+//
+// The job it returns is always good enough to be answered: ID, Flow and Reply
+// are set even where the error, an *Error, says why the job cannot be run.
+func ReadJob(h Header, body []byte, flow Flow, seq uint64, replies []string) (*Job, error) {
+	id, err := JobID(h, seq)
+	j := &Job{ID: id, Flow: flow, Attempts: DefaultAttempts}
+	if reply := h(HeaderReply); reply != "" {
+		if bad := CheckReply(flow.Tenant, reply, replies); bad != nil {
+			return j, Errorf(Refused, "%s", bad)
+		}
+		j.Reply = reply
+	}
+	if err != nil {
+		return j, err
+	}
+	if err := j.readHeaders(h); err != nil {
+		return j, err
+	}
+	return j, j.readBody(Kind(h(HeaderKind)), body)
+}
+
+func (j *Job) readHeaders(h Header) error {
+	var err error
+	if s := h(HeaderDeadline); s != "" {
+		if j.Deadline, err = time.Parse(time.RFC3339, s); err != nil {
+			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", HeaderDeadline, truncate(s))
+		}
+	}
+	if s := h(HeaderTimeout); s != "" {
+		if j.Timeout, err = time.ParseDuration(s); err != nil || j.Timeout <= 0 {
+			return Errorf(InvalidRequest, "%s %q is not a duration such as 90s or 5m", HeaderTimeout, truncate(s))
+		}
+	}
+	if s := h(HeaderAttempts); s != "" {
+		if j.Attempts, err = strconv.Atoi(s); err != nil || j.Attempts < 1 || j.Attempts > MaxAttempts {
+			return Errorf(InvalidRequest, "%s %q is not a number from 1 to %d", HeaderAttempts, truncate(s), MaxAttempts)
+		}
+	}
+	switch a := Abandon(h(HeaderAbandon)); {
+	case a == AbandonCancel, a == AbandonFinish:
+		j.Abandon = a
+	case a != "":
+		return Errorf(InvalidRequest, "%s %q is neither cancel nor finish", HeaderAbandon, truncate(string(a)))
+	case IsInbox(j.Reply):
+		j.Abandon = AbandonCancel
+	default:
+		j.Abandon = AbandonFinish
+	}
+	return nil
+}
+
+// shape is what of a body decides how it is treated.
+type shape struct {
+	Model    *string         `json:"model"`
+	Messages json.RawMessage `json:"messages"`
+	Prompt   json.RawMessage `json:"prompt"`
+	Input    json.RawMessage `json:"input"`
+	Stream   *bool           `json:"stream"`
+}
+
+// kind tells the kind of a body from the member it has.
+func (s *shape) kind() (Kind, error) {
+	var found []Kind
+	for _, m := range []struct {
+		kind Kind
+		raw  json.RawMessage
+	}{{Chat, s.Messages}, {Completion, s.Prompt}, {Embedding, s.Input}} {
+		if m.raw != nil {
+			found = append(found, m.kind)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", Errorf(InvalidRequest, `the body has none of "messages" (chat), "prompt" (completion) and "input" (embedding)`)
+	case 1:
+		return found[0], nil
+	default:
+		return "", Errorf(InvalidRequest, `the body has more than one of "messages", "prompt" and "input": say which by %s`, HeaderKind)
+	}
+}
+
+func (j *Job) readBody(kind Kind, body []byte) error {
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	switch {
+	case len(trimmed) == 0:
+		return Errorf(InvalidRequest, "the body is empty: send an OpenAI request, or the prompt as plain text")
+	case !utf8.Valid(body):
+		return Errorf(InvalidRequest, "the body is not UTF-8")
+	case trimmed[0] != '{':
+		if kind != "" && kind != Chat {
+			return Errorf(InvalidRequest, "a body of plain text is a chat, but %s says %q", HeaderKind, truncate(string(kind)))
+		}
+		body = textBody(body)
+	}
+	var s shape
+	if err := json.Unmarshal(body, &s); err != nil {
+		return Errorf(InvalidRequest, "the body is not an OpenAI request: %s", err)
+	}
+	switch kind {
+	case "":
+		var err error
+		if kind, err = s.kind(); err != nil {
+			return err
+		}
+	case Chat, Completion, Embedding:
+	default:
+		return Errorf(InvalidRequest, "%s %q is none of chat, completion and embedding", HeaderKind, truncate(string(kind)))
+	}
+	if s.Model != nil && *s.Model != j.Flow.Model {
+		return Errorf(InvalidRequest, "the body's model %q is not the subject's, %q", truncate(*s.Model), j.Flow.Model)
+	}
+	if err := ValidateBody(kind, body); err != nil {
+		return err
+	}
+	j.Kind, j.Body = kind, body
+	j.Stream = kind != Embedding && s.Stream != nil && *s.Stream
+	return nil
+}
+
+// textBody makes a plain text a chat with one message, streamed.
+func textBody(text []byte) []byte {
+	content, err := json.Marshal(string(text))
+	if err != nil {
+		panic(fmt.Sprintf("marshal a string: %v", err)) // encoding/json marshals every string
+	}
+	return fmt.Appendf(nil, `{"messages":[{"role":"user","content":%s}],"stream":true}`, content)
+}
+
+// truncate bounds what of a submitter's text is repeated in a message.
+func truncate(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}

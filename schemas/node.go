@@ -1,0 +1,100 @@
+package schemas
+
+import "time"
+
+// NodeState is what a node says of itself, on its state subject: every second,
+// on each change, and when somebody publishes on NodesPing. The one with the
+// highest Seq of the newest Boot replaces all before.
+type NodeState struct {
+	Node         string        `json:"node"`
+	Boot         string        `json:"boot"` // a new one each time the worker starts
+	Seq          uint64        `json:"seq"`  // counts states since then
+	At           time.Time     `json:"at"`
+	Version      string        `json:"version"`
+	Draining     bool          `json:"draining"` // takes no more jobs
+	Devices      []Device      `json:"devices"`
+	Backends     []Backend     `json:"backends"`
+	Running      []RunningJob  `json:"running"`
+	Reservations []Reservation `json:"reservations"`
+}
+
+// A Device is one GPU, or one slice of it.
+type Device struct {
+	ID       string `json:"id"`   // unique on the node and stable: a UUID where there is one
+	Name     string `json:"name"` // as the vendor calls it
+	Kind     string `json:"kind"` // cuda, rocm, metal, cpu, sim: whose memory it is
+	Total    Amount `json:"total"`
+	Used     Amount `json:"used"`     // by anybody
+	Free     Amount `json:"free"`     // as measured
+	Reserved Amount `json:"reserved"` // by the driver
+	MIG      bool   `json:"mig"`      // a slice of a device
+}
+
+// A Backend is one model server, or hosted API, behind a node.
+type Backend struct {
+	Name    string   `json:"name"` // unique on the node
+	Kind    string   `json:"kind"`
+	Healthy bool     `json:"healthy"`
+	Error   string   `json:"error,omitempty"` // why it is not healthy
+	Devices []string `json:"devices"`         // ids of the devices its models load on
+	Models  []Model  `json:"models"`
+}
+
+// A ModelState says where a model is.
+type ModelState string
+
+// The states.
+const (
+	Resident  ModelState = "resident"  // in memory, ready
+	Loading   ModelState = "loading"   // on the way there
+	Installed ModelState = "installed" // the backend can load it
+	Remote    ModelState = "remote"    // a hosted API has it: it needs no memory of ours
+)
+
+// A Model is one model that a backend serves.
+type Model struct {
+	Name    string     `json:"name"` // as users name it
+	Kinds   []Kind     `json:"kinds"`
+	State   ModelState `json:"state"`
+	VRAM    Amount     `json:"vram"`    // device memory it takes now
+	Need    Amount     `json:"need"`    // device memory a load of it takes
+	Slots   int        `json:"slots"`   // jobs it runs at once
+	Busy    int        `json:"busy"`    // jobs it runs now, or is about to
+	Context int        `json:"context"` // longest context, in tokens; 0: unknown
+	Digest  string     `json:"digest,omitempty"`
+	LoadMS  int64      `json:"load_ms"` // how long the last load took; 0: unknown
+}
+
+// A RunningJob is a job that a node was given and has not settled.
+type RunningJob struct {
+	Job     string `json:"job"`
+	Tenant  string `json:"tenant"`
+	Attempt uint64 `json:"attempt"`
+	Model   string `json:"model"`
+	Backend string `json:"backend"`
+}
+
+// A Reservation is memory that a load was promised and has not taken yet.
+type Reservation struct {
+	Model   string           `json:"model"`
+	Backend string           `json:"backend"`
+	Devices map[string]Bytes `json:"devices"` // by device id
+	Expires time.Time        `json:"expires"`
+}
+
+// JobDone tells the dispatcher that a job's slot is free again, on the node's
+// done subject. States are sent at most 20 times a second, and a slot that
+// served a short answer must not wait for the next.
+type JobDone struct {
+	Node    string `json:"node"`
+	Boot    string `json:"boot"`
+	Job     string `json:"job"`
+	Tenant  string `json:"tenant"`
+	Attempt uint64 `json:"attempt"`
+	BusyMS  int64  `json:"busy_ms"` // how long it held the slot
+
+	// Code is why the attempt failed, "" for ok. RetryMS is when the queue
+	// delivers the job again, from now; -1: it does not.
+	Code    Code  `json:"code,omitempty"`
+	RetryMS int64 `json:"retry_ms"`
+}
