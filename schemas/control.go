@@ -57,3 +57,23 @@ type Cancel struct {
 	Attempt uint64 `json:"attempt,omitempty"`
 	Void    bool   `json:"void,omitempty"`
 }
+
+// Why answers the api verb why: where a job is, and for each place that serves
+// its model why it is not there.
+type Why struct {
+	JobInfo
+	Why []string `json:"why"`
+}
+
+// A FlowInfo says how many jobs of one class and model wait and run.
+type FlowInfo struct {
+	Class   Class  `json:"class"`
+	Model   string `json:"model"`
+	Waiting int    `json:"waiting"`
+	Running int    `json:"running"` // fetched, and not over
+}
+
+// FlowList answers the api verb list.
+type FlowList struct {
+	Flows []FlowInfo `json:"flows"`
+}

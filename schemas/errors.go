@@ -30,6 +30,7 @@ const (
 	Deadline        Code = "deadline"         // out of time
 	Cancelled       Code = "cancelled"        // somebody asked to stop it
 	Refused         Code = "refused"          // not allowed: a reply subject, say
+	JobNotFound     Code = "job_not_found"    // asked about a job that nobody knows
 	Internal        Code = "internal"         // a defect of vramjet
 )
 
@@ -82,6 +83,7 @@ var verdicts = map[Code]Verdict{
 	Deadline:        {Elsewhere, BlameNobody, "timeout_error"},
 	Cancelled:       {Never, BlameNobody, "cancelled"},
 	Refused:         {Never, BlameCaller, "permission_error"},
+	JobNotFound:     {Never, BlameCaller, "not_found_error"},
 	Internal:        {Elsewhere, BlameNobody, "server_error"},
 }
 

@@ -1,0 +1,227 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// serve makes the dispatcher a NATS micro service: every dispatcher hears what
+// clients ask, and the leader answers.
+func (d *Dispatcher) serve() (micro.Service, error) {
+	svc, err := micro.AddService(d.nc, micro.Config{
+		Name: "vramjet-dispatcher", Version: d.cfg.Version, QueueGroupDisabled: true,
+		Description: "decides which LLM job runs on which node",
+		Metadata:    map[string]string{"dispatcher": d.cfg.ID, "protocol": "v1"},
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // micro says what it was doing
+	}
+	ask := func(r micro.Request) { d.post(func() { d.term.asked(r) }) }
+	if err := svc.AddEndpoint("api", micro.HandlerFunc(ask), micro.WithEndpointSubject(schemas.APISubject("*", "*"))); err != nil {
+		return nil, err //nolint:wrapcheck // as above
+	}
+	return svc, nil
+}
+
+// asked answers a client. Only the leader does.
+func (t *term) asked(r micro.Request) {
+	if t == nil || !t.closing.IsZero() {
+		return
+	}
+	tenant, verb, _ := strings.Cut(strings.TrimPrefix(r.Subject(), schemas.APIPrefix), ".")
+	var req schemas.JobRequest
+	if verb != "list" {
+		if err := json.Unmarshal(r.Data(), &req); err != nil || !schemas.ValidToken(req.Job) {
+			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, `the body is not {"job": id} with the id of a job`)})
+			return
+		}
+	}
+	k := jobKey{tenant, req.Job}
+	switch verb {
+	case "cancel":
+		t.cancel(k, r)
+	case "status":
+		t.status(k, r)
+	case "why":
+		t.why(k, r)
+	case "list":
+		respond(r, t.list(tenant))
+	default:
+		respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, "there is no verb %q: cancel, status, why and list are", verb)})
+	}
+}
+
+func respond(r micro.Request, v any) {
+	_ = r.Respond(encode(v)) // fails only where the connection is gone, and then so is who asked
+}
+
+// cancel stops a job wherever it is. A node that runs it ends it; a queued one
+// ends at once, and is dropped when its turn comes.
+func (t *term) cancel(k jobKey, r micro.Request) {
+	j := t.jobs[k]
+	info := schemas.JobInfo{Job: k.id, State: schemas.JobState(schemas.StatusCancelled)}
+	if j != nil && j.running {
+		info.Node, info.Backend, info.Attempt, info.Model = j.promise.choice.Node, j.promise.choice.Backend, j.attempt, j.Flow.Model
+		t.broadcastCancel(k)
+		respond(r, info)
+		return
+	}
+	t.marks[k] = time.Now()
+	if j != nil { // fetched, and on its way to a node
+		j.cancelled = true
+		if slices.Contains(t.parked, j) {
+			t.unpark(j)
+			t.finish(j, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), time.Now())
+		}
+		respond(r, info)
+		return
+	}
+	t.broadcastCancel(k) // a node may run it of which nothing was heard yet
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		defer cancel()
+		answer, err := t.cancelQueued(ctx, k, info)
+		if err != nil {
+			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the job was not cancelled: %s", err)})
+			return
+		}
+		respond(r, answer)
+	})
+}
+
+func (t *term) broadcastCancel(k jobKey) {
+	if err := t.nc.Publish(schemas.CancelSubject(k.tenant, k.id), encode(schemas.Cancel{})); err != nil {
+		t.cfg.Logger.Warn("a cancel was not sent", "job", k.id, "err", err)
+	}
+}
+
+// cancelQueued stores the mark and the end of a job that no node has. A job that
+// ended before keeps its end.
+func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo) (schemas.JobInfo, error) {
+	if err := t.storeMark(ctx, k); err != nil {
+		return info, err
+	}
+	j := &schemas.Job{ID: k.id, Flow: schemas.Flow{Tenant: k.tenant}}
+	end := endMessage(j, 0, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), schemas.Run{})
+	first, err := broker.PublishEnd(ctx, t.nc, end)
+	if err != nil || first {
+		return info, err
+	}
+	if old, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, j.EndSubject()); err == nil && ok {
+		info.State = schemas.JobState(old.Header.Get(schemas.HeaderStatus))
+	}
+	return info, nil
+}
+
+// status says where a job is.
+func (t *term) status(k jobKey, r micro.Request) {
+	if j := t.jobs[k]; j != nil {
+		respond(r, j.info())
+		return
+	}
+	if info, ok := t.fleet.running(k); ok {
+		respond(r, info)
+		return
+	}
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		defer cancel()
+		info := schemas.JobInfo{Job: k.id, State: schemas.JobQueued}
+		end, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, schemas.EndSubject(k.tenant, k.id))
+		switch {
+		case err != nil:
+			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the results cannot be read: %s", err)})
+			return
+		case ok:
+			info.State = schemas.JobState(end.Header.Get(schemas.HeaderStatus))
+			info.Attempt, _ = strconv.ParseUint(end.Header.Get(schemas.HeaderAttempt), 10, 64)
+			respond(r, info)
+			return
+		}
+		flow, found, err := t.findQueued(ctx, k)
+		switch {
+		case err != nil:
+			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the queue cannot be searched: %s", err)})
+		case !found:
+			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.JobNotFound, "there is no job %s: it was never submitted, or its results have expired, or it answered to a reply subject and is over", k.id)})
+		default:
+			info.Model = flow.Model
+			respond(r, info)
+		}
+	})
+}
+
+func (j *job) info() schemas.JobInfo {
+	info := schemas.JobInfo{Job: j.ID, State: schemas.JobQueued, Model: j.Flow.Model}
+	if j.running {
+		info.State, info.Attempt = schemas.JobRunning, j.attempt
+		info.Node, info.Backend = j.promise.choice.Node, j.promise.choice.Backend
+	}
+	return info
+}
+
+// running finds a job in the nodes' reports: one that another leader assigned.
+func (f *fleet) running(k jobKey) (schemas.JobInfo, bool) {
+	for id, n := range f.nodes {
+		for _, r := range n.state.Running {
+			if r.Tenant == k.tenant && r.Job == k.id {
+				return schemas.JobInfo{Job: k.id, State: schemas.JobRunning, Node: id, Backend: r.Backend, Model: r.Model, Attempt: r.Attempt}, true
+			}
+		}
+	}
+	return schemas.JobInfo{}, false
+}
+
+// why says in words why a job waits.
+func (t *term) why(k jobKey, r micro.Request) {
+	if j := t.jobs[k]; j != nil {
+		respond(r, schemas.Why{JobInfo: j.info(), Why: t.fleet.place.Why(placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Avoid: j.avoid})})
+		return
+	}
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		defer cancel()
+		flow, found, err := t.findQueued(ctx, k)
+		if err != nil || !found {
+			t.post(func() { t.status(k, r) })
+			return
+		}
+		t.post(func() {
+			lines := t.fleet.place.Why(placement.Ask{Model: flow.Model})
+			if len(lines) == 0 {
+				lines = []string{t.modelNotFound(flow.Model).Message}
+			}
+			respond(r, schemas.Why{JobInfo: schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: flow.Model}, Why: lines})
+		})
+	})
+}
+
+// list says what of a tenant waits and runs.
+func (t *term) list(tenant string) schemas.FlowList {
+	out := schemas.FlowList{Flows: []schemas.FlowInfo{}}
+	for _, f := range t.flows {
+		if f.Tenant == tenant && f.waiting+len(f.awaiting)+f.held > 0 {
+			out.Flows = append(out.Flows, schemas.FlowInfo{
+				Class: f.Class, Model: f.Model, Waiting: f.waiting + len(f.awaiting), Running: f.held,
+			})
+		}
+	}
+	slices.SortFunc(out.Flows, func(a, b schemas.FlowInfo) int {
+		if c := a.Class.Rank() - b.Class.Rank(); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Model, b.Model)
+	})
+	return out
+}
+

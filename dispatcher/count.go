@@ -1,0 +1,68 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// count asks the stream how many jobs each subject holds. It finds the flows at a
+// takeover, and heals what hints missed.
+func (t *term) count() {
+	t.counting = true
+	before := make(map[string]uint64, len(t.flows))
+	for subject, f := range t.flows {
+		before[subject] = f.hints
+	}
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+		defer cancel()
+		var subjects map[string]uint64
+		stream, err := t.js.Stream(ctx, broker.StreamJobs)
+		if err == nil {
+			var info *jetstream.StreamInfo
+			if info, err = stream.Info(ctx, jetstream.WithSubjectFilter(schemas.JobsPrefix+">")); err == nil {
+				subjects = info.State.Subjects
+			}
+		}
+		t.post(func() {
+			now := time.Now()
+			t.counting, t.counted = false, now
+			if err != nil {
+				t.cfg.Logger.Warn("the queue was not counted", "err", err)
+				return
+			}
+			t.recount(subjects, before, now)
+		})
+	})
+}
+
+// recount corrects the flows by the counts of the stream. A flow that changed
+// while it was counted is corrected the next time, unless it seems empty: then a
+// pull too many is the cheaper mistake.
+func (t *term) recount(subjects, before map[string]uint64, now time.Time) {
+	for subject, n := range subjects {
+		f := t.flows[subject]
+		if f == nil {
+			key, err := schemas.ParseJobSubject(subject)
+			if err != nil {
+				t.clearPoison("")
+				continue
+			}
+			f = t.flowOf(subject, key)
+		}
+		if f.hints == before[subject] || f.waiting == 0 {
+			t.join(f)
+			f.counted(int(n), now) //nolint:gosec // far below the limits of an int
+		}
+	}
+	for subject, f := range t.flows {
+		if subjects[subject] == 0 && f.hints == before[subject] {
+			f.waiting = 0
+		}
+	}
+}

@@ -1,0 +1,278 @@
+// Package dispatcher decides which job runs where, and hands it over.
+//
+// Jobs stay in JetStream until there is a slot for them: the dispatcher first
+// decides which flow is served on which node, then fetches exactly one job of
+// that flow, offers it to the node and, once the node accepts, passes on the
+// right to settle it. From then on the job is the node's, and a dispatcher that
+// dies takes nothing with it.
+//
+// Any number of dispatchers run. One leads, by a lease in KV; the others follow
+// the nodes' reports and take over at once. All state of leading lives in a term,
+// which is made at a takeover and dropped when the lease is gone.
+package dispatcher
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// Config tunes a Dispatcher. The zero Config is ready to use.
+type Config struct {
+	// ID names this dispatcher among those of the system. "" means a random one.
+	ID string
+
+	// Version is shown in discovery.
+	Version string
+
+	// UnknownModelWait is how long jobs of a model that no node has wait for one,
+	// before they end with model_not_found. 0 means 10s.
+	UnknownModelWait time.Duration
+
+	// Aging is how long a flow may go unserved before it moves up a class. 0
+	// means 30s.
+	Aging time.Duration
+
+	// Weights are the shares of tenants. A tenant that isn't there has 1.
+	Weights map[string]float64
+
+	// Replies lists what reply subjects may begin with, beside inboxes and
+	// results.
+	Replies []string
+
+	// Consumers is how many JetStream consumers live at most, which is how many
+	// flows can be served at once. Each costs the server at every ack. 0 means
+	// 256; with 3 replicas 100 is right.
+	Consumers int
+
+	// Logger gets what an operator must know. Nil discards it.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.ID = cmp.Or(c.ID, nuid.Next())
+	c.Version = cmp.Or(c.Version, "0.0.0")
+	c.UnknownModelWait = cmp.Or(c.UnknownModelWait, 10*time.Second)
+	c.Aging = cmp.Or(c.Aging, 30*time.Second)
+	c.Consumers = cmp.Or(c.Consumers, 256)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// leaseTTL is how long a leader that fell silent still counts as one. With the
+// takeover it stays under the 3 s that a failover may take.
+const leaseTTL = 2 * time.Second
+
+// A Dispatcher follows the fleet, and leads when it is its turn. Its fields
+// belong to the goroutine of Run.
+type Dispatcher struct {
+	cfg   Config
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	fleet *fleet
+	term  *term // nil while another leads
+
+	msgs   chan *nats.Msg // all subscriptions, so that what one sender says stays in order
+	events chan func()    // what other goroutines have Run's goroutine do
+	terms  chan takeover
+	done   chan struct{} // closed when Run's goroutine reads no more
+	work   sync.WaitGroup
+}
+
+// A takeover begins a term: it ends with ctx, and over says that it has.
+type takeover struct {
+	ctx  context.Context //nolint:containedctx // on its way to the goroutine that leads
+	over chan struct{}
+}
+
+// New returns a Dispatcher on a connection. The streams must exist. It starts
+// nothing; Run does.
+func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	const burst = 1 << 16 // messages that wait for Run's goroutine at most
+	return &Dispatcher{
+		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(),
+		msgs: make(chan *nats.Msg, burst), events: make(chan func(), 1024),
+		terms: make(chan takeover), done: make(chan struct{}),
+	}, nil
+}
+
+// Run follows and leads until ctx ends. It then hands over what it has begun,
+// gives back the rest, and leaves the lease to a standby. It's called once.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	defer d.work.Wait()
+	defer close(d.done)
+	kv, err := d.js.KeyValue(ctx, broker.BucketState)
+	if err != nil {
+		return fmt.Errorf("open the bucket %s: %w", broker.BucketState, err)
+	}
+	for _, what := range []string{"state", "done"} {
+		sub, err := d.nc.ChanSubscribe(schemas.NodeSubject("*", what), d.msgs)
+		if err != nil {
+			return fmt.Errorf("listen to the nodes: %w", err)
+		}
+		defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
+	}
+	svc, err := d.serve()
+	if err != nil {
+		return err
+	}
+	defer svc.Stop() //nolint:errcheck // as above
+	if err := d.nc.Publish(schemas.NodesPing, nil); err != nil {
+		return fmt.Errorf("ask the nodes for their state: %w", err)
+	}
+	lease := broker.NewLease(kv, "leader", d.cfg.ID, leaseTTL, d.cfg.Logger)
+	led := make(chan error, 1)
+	d.work.Go(func() { led <- lease.Run(ctx, d.lead) })
+	return d.loop(led)
+}
+
+// lead is called by the lease for as long as it is ours.
+func (d *Dispatcher) lead(ctx context.Context) {
+	t := takeover{ctx, make(chan struct{})}
+	d.terms <- t // Run's goroutine reads until the lease's has ended
+	<-t.over
+}
+
+// sweepEvery is how often the loop looks at what only time changes.
+const sweepEvery = 250 * time.Millisecond
+
+// loop is the goroutine that owns all state. Events only change state; after
+// every burst of them there's one place that decides, the term's plan.
+func (d *Dispatcher) loop(led <-chan error) error {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case err := <-led:
+			return err
+		case t := <-d.terms:
+			d.term = newTerm(d, t)
+		case <-d.term.ending():
+			d.term.close(time.Now())
+		case <-sweep.C:
+			d.sweep(time.Now())
+		case m := <-d.msgs:
+			d.receive(m, time.Now())
+		case do := <-d.events:
+			do()
+		}
+		d.drain()
+		if d.term.step(time.Now()) {
+			d.term = nil
+		}
+	}
+}
+
+// drain takes what else waits, so that a burst costs one plan.
+func (d *Dispatcher) drain() {
+	now := time.Now()
+	for range 256 {
+		select {
+		case m := <-d.msgs:
+			d.receive(m, now)
+		case do := <-d.events:
+			do()
+		default:
+			return
+		}
+	}
+}
+
+// receive takes a message of any subscription.
+func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
+	switch {
+	case strings.HasPrefix(m.Subject, schemas.NodePrefix):
+		d.heard(m, now)
+	case d.term == nil:
+	case m.Sub == d.term.hints:
+		d.term.hinted(m, now)
+	case m.Sub == d.term.pulls:
+		d.term.pulled(m, now)
+	}
+}
+
+// heard takes what a node says of itself.
+func (d *Dispatcher) heard(m *nats.Msg, now time.Time) {
+	if strings.HasSuffix(m.Subject, ".done") {
+		var done schemas.JobDone
+		if err := json.Unmarshal(m.Data, &done); err != nil {
+			d.cfg.Logger.Warn("a node's message is not JSON", "subject", m.Subject, "err", err)
+			return
+		}
+		d.term.jobDone(&done, now)
+		return
+	}
+	var state schemas.NodeState
+	if err := json.Unmarshal(m.Data, &state); err != nil {
+		d.cfg.Logger.Warn("a node's message is not JSON", "subject", m.Subject, "err", err)
+		return
+	}
+	if m.Subject != schemas.NodeSubject(state.Node, "state") {
+		d.cfg.Logger.Warn("a node reports under another's name", "subject", m.Subject, "node", state.Node)
+		return
+	}
+	d.observe(&state, now)
+}
+
+// observe takes a node's state, from a report or with a refusal.
+func (d *Dispatcher) observe(state *schemas.NodeState, now time.Time) {
+	gone := d.fleet.observe(state, now)
+	d.term.reported(state, gone, now)
+}
+
+// sweep looks at what only time changes.
+func (d *Dispatcher) sweep(now time.Time) {
+	for _, id := range d.fleet.silent(now) {
+		d.probe(id)
+	}
+	d.term.sweep(now)
+}
+
+// probe asks a node that fell silent whether it is there. No responders means
+// that its connection is gone; a timeout means that it is frozen or cut off, and
+// then only the leases decide.
+func (d *Dispatcher) probe(node string) {
+	d.spawn(func() {
+		_, err := d.nc.Request(schemas.NodeSubject(node, "control"), []byte(`{"do":"ping"}`), time.Second)
+		d.post(func() {
+			switch {
+			case errors.Is(err, nats.ErrNoResponders):
+				d.cfg.Logger.Warn("a node is gone", "node", node)
+				d.fleet.forget(node)
+				d.term.nodeLost(node, time.Now())
+			case err == nil:
+				d.fleet.alive(node, time.Now())
+			}
+		})
+	})
+}
+
+// spawn runs f on a goroutine that Run waits for.
+func (d *Dispatcher) spawn(f func()) { d.work.Go(f) }
+
+// post has Run's goroutine do f, unless Run has ended.
+func (d *Dispatcher) post(f func()) {
+	select {
+	case d.events <- f:
+	case <-d.done:
+	}
+}

@@ -1,0 +1,97 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// settleTimeout bounds how long the end of a job is tried to be stored and its
+// delivery settled. What is not done then is done again after the next delivery.
+const settleTimeout = broker.AckWait - 5*time.Second
+
+// finish ends a job that no node runs any more: its end is stored, and then the
+// delivery settled. A job that used up its attempts is kept as a dead letter.
+func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
+	t.release(j, now)
+	end := j.end(err, now)
+	var dead *nats.Msg
+	if err.Code.Verdict().Action != schemas.Never && j.attempt > uint64(j.Attempts) { //nolint:gosec // 1 to 100
+		dead = j.deadLetter(err, now)
+		t.cfg.Logger.Warn("a job is dead", "job", j.ID, "model", j.Flow.Model, "attempt", j.attempt, "err", err)
+	}
+	stored := j.Reply == ""
+	t.settle(j, func(ctx context.Context) error {
+		if dead != nil {
+			if err := broker.PublishStored(ctx, t.nc, dead); err != nil {
+				return fmt.Errorf("store the dead letter: %w", err)
+			}
+		}
+		if err := publishEnd(ctx, t.nc, end, stored); err != nil {
+			return err
+		}
+		return broker.Ack(ctx, t.nc, j.ack)
+	})
+}
+
+// drop settles a job whose end exists.
+func (t *term) drop(j *job) {
+	t.settle(j, func(ctx context.Context) error { return broker.Ack(ctx, t.nc, j.ack) })
+}
+
+// giveBack has the queue deliver a job again after a delay.
+func (t *term) giveBack(j *job, delay time.Duration) {
+	f := j.flow
+	t.settle(j, func(ctx context.Context) error {
+		if err := broker.Nak(ctx, t.nc, j.ack, delay); err != nil {
+			return err
+		}
+		t.post(func() { f.arrived(time.Now()) })
+		return nil
+	})
+}
+
+// settle does what is left to do for a delivery, and forgets the job then.
+func (t *term) settle(j *job, do func(ctx context.Context) error) {
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), settleTimeout)
+		defer cancel()
+		err := do(ctx)
+		t.post(func() {
+			if err != nil {
+				t.cfg.Logger.Warn("a job was not settled", "job", j.ID, "attempt", j.attempt, "err", err)
+			}
+			t.forgetJob(j.key(), j, time.Now())
+		})
+	})
+}
+
+// publishEnd publishes an end: stored, so that there's at most one ever, where it
+// goes to the result subjects, and by core NATS where somebody listens.
+func publishEnd(ctx context.Context, nc *nats.Conn, end *nats.Msg, stored bool) error { //nolint:revive // flag-parameter: where it goes decides how
+	if stored {
+		if _, err := broker.PublishEnd(ctx, nc, end); err != nil {
+			return fmt.Errorf("store the end: %w", err)
+		}
+		return nil
+	}
+	if err := nc.PublishMsg(end); err != nil {
+		return fmt.Errorf("publish the end: %w", err)
+	}
+	return nil
+}
+
+// encode marshals one of our own messages.
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("marshal %T: %v", v, err)) // they hold nothing that can't be
+	}
+	return data
+}

@@ -1,0 +1,165 @@
+package dispatcher
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// pullTimeout is how long a pull may stay unanswered. The answer comes in well
+// under a millisecond, and not at all while the stream elects a leader.
+const pullTimeout = 3 * time.Second
+
+// fetch sends a pull for each slot of the flow that waits for its job and has
+// none on the way. Each pull asks for exactly one job, and is answered at once:
+// by the job, or by a status where the flow is empty.
+func (t *term) fetch(f *flow, now time.Time) {
+	if f.consumer == nil || !f.consumer.ready {
+		return // its pulls are sent when it is
+	}
+	f.consumer.used = now
+	for i := range f.awaiting {
+		w := &f.awaiting[i]
+		if !w.sent.IsZero() {
+			continue
+		}
+		w.sent, w.hints = now, f.hints
+		t.pulling++
+		m := &nats.Msg{
+			Subject: "$JS.API.CONSUMER.MSG.NEXT." + broker.StreamJobs + "." + f.consumer.name,
+			Reply:   t.inbox + "." + f.consumer.name,
+			Data:    []byte(`{"batch":1,"no_wait":true}`),
+		}
+		if err := t.nc.PublishMsg(m); err != nil {
+			t.cfg.Logger.Warn("a job was not fetched", "flow", f.subject, "err", err)
+		}
+	}
+}
+
+// pulled takes what a pull was answered: a job, or why there is none.
+func (t *term) pulled(m *nats.Msg, now time.Time) {
+	if m.Reply != "" {
+		t.pulling = max(0, t.pulling-1)
+		t.delivered(m, now)
+		return
+	}
+	k := t.consumers.live[m.Subject[len(t.inbox)+1:]]
+	if k == nil {
+		return
+	}
+	t.pulling = max(0, t.pulling-1)
+	f := k.flow
+	w, ok := f.empty()
+	if ok {
+		t.unwant(f, w, now)
+	}
+	switch m.Header.Get("Status") {
+	case "404", "408": // empty
+	case "503": // the consumer is gone: inactive for too long, or deleted
+		t.consumers.drop(k)
+		f.waiting++
+	default:
+		t.cfg.Logger.Debug("a pull failed", "flow", f.subject, "status", m.Header.Get("Status"), "description", m.Header.Get("Description"))
+	}
+}
+
+// unwant gives back the slot of a want that got no job.
+func (t *term) unwant(f *flow, w want, now time.Time) {
+	t.fleet.release(w.promise, now)
+	t.refund(f, w.cost)
+}
+
+// delivered takes a job that the queue delivered.
+func (t *term) delivered(m *nats.Msg, now time.Time) {
+	f := t.flows[m.Subject]
+	if f == nil {
+		t.cfg.Logger.Error("a delivery of no flow", "subject", m.Subject)
+		return
+	}
+	sent := now
+	if len(f.awaiting) > 0 {
+		sent = f.awaiting[0].sent
+	}
+	j, left, err := readDelivery(m, f, sent, t.cfg.Replies)
+	if j == nil {
+		t.cfg.Logger.Error("a delivery without metadata", "subject", m.Subject, "err", err)
+		return
+	}
+	w, wanted := f.delivered(left)
+	j.promise, j.cost = w.promise, w.cost
+	f.held++
+	if !t.hold(j, now) {
+		return
+	}
+	if err == nil {
+		err = t.mayRun(j, now)
+	}
+	switch {
+	case !t.closing.IsZero():
+		t.release(j, now)
+		t.giveBack(j, 0)
+	case err != nil:
+		t.finish(j, schemas.AsError(err), now)
+	case !wanted, j.promise == nil, !t.fleet.place.Serves(f.Model, j.Kind), len(t.avoid) > 0 && t.mustAvoid(j):
+		t.park(j, now)
+	default:
+		t.hand(j, now)
+	}
+}
+
+// hold notes a delivery. It reports false where another delivery of the same job
+// is under way, and has dealt with that.
+func (t *term) hold(j *job, now time.Time) bool {
+	k := j.key()
+	old := t.jobs[k]
+	switch {
+	case old == nil:
+	case old.seq != j.seq: // the id was used again while its job is under way: it's the same job
+		t.release(j, now)
+		j.flow.held--
+		t.settle(j, func(ctx context.Context) error { return broker.Ack(ctx, t.nc, j.ack) })
+		return false
+	case old.running: // its node let the lease run out
+		t.void(k, j.attempt-1)
+		t.forgetJob(k, old, now)
+	default: // it was too long under way here
+		t.unpark(old)
+		t.forgetJob(k, old, now)
+	}
+	t.jobs[k] = j
+	return true
+}
+
+// mayRun returns why a sound job is not to be run any more, or nil.
+func (t *term) mayRun(j *job, now time.Time) error {
+	_, marked := t.marks[j.key()]
+	switch {
+	case marked:
+		return schemas.Errorf(schemas.Cancelled, "cancelled while it waited")
+	case !j.Deadline.IsZero() && now.After(j.Deadline):
+		return schemas.Errorf(schemas.Deadline, "its deadline, %s, passed while it waited", j.Deadline.Format(time.RFC3339))
+	case j.attempt > uint64(j.Attempts): //nolint:gosec // 1 to 100
+		return schemas.Errorf(schemas.UpstreamError, "lost with its node %s times: gave up", strconv.Itoa(j.Attempts))
+	case !t.fleet.place.Serves(j.Flow.Model, ""):
+		return t.modelNotFound(j.Flow.Model)
+	case !t.fleet.place.Serves(j.Flow.Model, j.Kind):
+		return schemas.Errorf(schemas.Unsupported, "no backend does %s with the model %s", j.Kind, j.Flow.Model)
+	default:
+		return nil
+	}
+}
+
+// mustAvoid reports whether the place of a job is one that failed it before.
+func (t *term) mustAvoid(j *job) bool {
+	a, ok := t.avoid[j.key()]
+	if !ok {
+		return false
+	}
+	j.avoid = a.places
+	return true
+}

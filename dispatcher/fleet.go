@@ -1,0 +1,306 @@
+package dispatcher
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vramjet/vramjet/dispatcher/placement"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// silentAfter is how long a node may say nothing before it is probed: three
+// missed reports.
+const silentAfter = 3 * time.Second
+
+// fleet is what the dispatcher believes of the nodes: their last reports, and
+// what it promised since. It belongs to the goroutine of Run.
+type fleet struct {
+	nodes map[string]*node
+	place placement.Fleet
+	next  uint64 // id of the next promise
+}
+
+// A node is the last state of a worker and what it was promised.
+type node struct {
+	state    *schemas.NodeState
+	heard    time.Time
+	probed   time.Time              // zero: not since it was last heard
+	rests    map[modelKey]time.Time // until when a model is left alone
+	promises map[uint64]*promise
+	foreign  map[modelKey]int // slots taken that no promise explains: another leader's
+}
+
+// modelKey names a model of a backend.
+type modelKey struct{ backend, model string }
+
+// A promise is a slot of a node that a job was given, from the decision until
+// the slot is free again.
+type promise struct {
+	id      uint64
+	choice  placement.Choice
+	loads   bool // counts memory until the node reports the load
+	offered bool // the node's reports may count the slot
+}
+
+func newFleet() *fleet { return &fleet{nodes: map[string]*node{}} }
+
+// observe replaces what is known of a node, and reports whether it is another
+// boot of it: whatever the old one ran is lost. A state older than the last is
+// ignored.
+func (f *fleet) observe(s *schemas.NodeState, now time.Time) (rebooted bool) {
+	n := f.nodes[s.Node]
+	switch {
+	case n == nil:
+		n = &node{rests: map[modelKey]time.Time{}, promises: map[uint64]*promise{}}
+		f.nodes[s.Node] = n
+	case n.state.Boot != s.Boot:
+		rebooted = true
+		clear(n.promises)
+		clear(n.rests)
+	case s.Seq < n.state.Seq:
+		return false
+	}
+	n.state, n.heard, n.probed = s, now, time.Time{}
+	n.countForeign()
+	n.seeLoads()
+	f.refresh(s.Node, now)
+	return rebooted
+}
+
+// countForeign counts the slots that the node reports as taken and no promise
+// explains.
+func (n *node) countForeign() {
+	mine := map[modelKey]int{}
+	for _, p := range n.promises {
+		if p.offered {
+			mine[modelKey{p.choice.Backend, p.choice.Model}]++
+		}
+	}
+	n.foreign = map[modelKey]int{}
+	for _, b := range n.state.Backends {
+		for _, m := range b.Models {
+			k := modelKey{b.Name, m.Name}
+			if more := m.Busy - mine[k]; more > 0 {
+				n.foreign[k] = more
+			}
+		}
+	}
+}
+
+// seeLoads ends the promised loads that the node reports by itself now.
+func (n *node) seeLoads() {
+	for _, p := range n.promises {
+		if !p.loads {
+			continue
+		}
+		for _, b := range n.state.Backends {
+			for _, m := range b.Models {
+				if b.Name == p.choice.Backend && m.Name == p.choice.Model && m.State != schemas.Installed {
+					p.loads = false
+				}
+			}
+		}
+	}
+}
+
+// promise takes a slot for a choice.
+func (f *fleet) promise(c placement.Choice, now time.Time) *promise {
+	f.next++
+	p := &promise{id: f.next, choice: c, loads: c.Load}
+	n := f.nodes[c.Node]
+	n.promises[p.id] = p
+	if c.Load {
+		f.refresh(c.Node, now)
+	} else {
+		f.place.AddBusy(c, 1)
+	}
+	return p
+}
+
+// release gives a slot back. It's no error if it was given back before.
+func (f *fleet) release(p *promise, now time.Time) {
+	if p == nil {
+		return
+	}
+	n := f.nodes[p.choice.Node]
+	if n == nil || n.promises[p.id] == nil {
+		return
+	}
+	delete(n.promises, p.id)
+	if p.loads {
+		f.refresh(p.choice.Node, now)
+	} else {
+		f.place.AddBusy(p.choice, -1)
+	}
+}
+
+// rest leaves a model of a backend alone for a while, so that a node which turns
+// jobs away isn't asked again in a loop.
+func (f *fleet) rest(c placement.Choice, until, now time.Time) {
+	if n := f.nodes[c.Node]; n != nil {
+		n.rests[modelKey{c.Backend, c.Model}] = until
+		f.refresh(c.Node, now)
+	}
+}
+
+// wake ends the rests whose time is over.
+func (f *fleet) wake(now time.Time) {
+	for id, n := range f.nodes {
+		before := len(n.rests)
+		maps.DeleteFunc(n.rests, func(_ modelKey, until time.Time) bool { return now.After(until) })
+		if len(n.rests) < before {
+			f.refresh(id, now)
+		}
+	}
+}
+
+// silent lists the nodes to probe: unheard for silentAfter, and not asked within
+// the last second.
+func (f *fleet) silent(now time.Time) []string {
+	var ids []string
+	for id, n := range f.nodes {
+		if now.Sub(n.heard) < silentAfter || now.Sub(n.probed) < time.Second {
+			continue
+		}
+		first := n.probed.IsZero()
+		n.probed = now
+		if first {
+			f.refresh(id, now)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// alive notes that a silent node answered a probe.
+func (f *fleet) alive(id string, now time.Time) {
+	if n := f.nodes[id]; n != nil {
+		n.heard, n.probed = now, time.Time{}
+		f.refresh(id, now)
+	}
+}
+
+// forget drops a node that is gone.
+func (f *fleet) forget(id string) {
+	delete(f.nodes, id)
+	f.place.Remove(id)
+}
+
+// refresh makes what placement sees of a node anew: its report less promises.
+func (f *fleet) refresh(id string, now time.Time) {
+	n := f.nodes[id]
+	if n == nil {
+		return
+	}
+	p := &placement.Node{ID: id}
+	switch {
+	case n.state.Draining:
+		p.Closed = "is draining"
+	case !n.probed.IsZero():
+		p.Closed = "has not reported for " + now.Sub(n.heard).Round(time.Second).String()
+	}
+	for _, dev := range n.state.Devices {
+		p.Devices = append(p.Devices, placement.Device{ID: dev.ID, Total: dev.Total, Free: n.freeOf(dev)})
+	}
+	for _, b := range n.state.Backends {
+		p.Backends = append(p.Backends, n.backend(b, now))
+	}
+	n.loadPromised(p)
+	f.place.Set(p)
+}
+
+// freeOf is the measured memory of a device less the node's open reservations.
+func (n *node) freeOf(dev schemas.Device) schemas.Amount {
+	free := dev.Free
+	for _, r := range n.state.Reservations {
+		free.Bytes = free.Bytes.Minus(r.Devices[dev.ID])
+	}
+	return free
+}
+
+func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
+	pb := placement.Backend{Name: b.Name, Devices: b.Devices}
+	if !b.Healthy {
+		pb.Closed = "the backend does not answer"
+	}
+	busy := map[string]int{}
+	for _, pr := range n.promises {
+		if pr.choice.Backend == b.Name {
+			busy[pr.choice.Model]++
+		}
+	}
+	for _, m := range b.Models {
+		pb.Hosted = pb.Hosted || m.State == schemas.Remote
+		k := modelKey{b.Name, m.Name}
+		pm := placement.Model{
+			Name: m.Name, State: m.State, Kinds: m.Kinds, VRAM: m.VRAM, Need: m.Need,
+			Slots: m.Slots, LoadMS: m.LoadMS, Busy: busy[m.Name] + n.foreign[k],
+		}
+		if now.Before(n.rests[k]) {
+			pm.Closed = "turned a job away just now"
+		}
+		pb.Models = append(pb.Models, pm)
+	}
+	return pb
+}
+
+// loadPromised counts the loads that were promised and that the node does not
+// report yet: the model counts as loading, what makes room for it as gone.
+func (n *node) loadPromised(p *placement.Node) {
+	for _, pr := range n.promises {
+		if !pr.loads {
+			continue
+		}
+		b := slices.IndexFunc(p.Backends, func(b placement.Backend) bool { return b.Name == pr.choice.Backend })
+		if b < 0 {
+			continue
+		}
+		startLoad(p, &p.Backends[b], pr.choice)
+	}
+}
+
+func startLoad(p *placement.Node, b *placement.Backend, c placement.Choice) {
+	for i := range b.Models {
+		m := &b.Models[i]
+		switch {
+		case m.Name == c.Model && m.State == schemas.Installed:
+			m.State = schemas.Loading
+			take(p, b, m.Need.Bytes)
+		case slices.Contains(c.Evict, m.Name) && m.State == schemas.Resident:
+			m.State = schemas.Installed
+			give(p, b, m.VRAM.Bytes)
+		}
+	}
+}
+
+// take takes memory off the roomiest device of a backend, and off the next ones
+// where one has not enough.
+func take(p *placement.Node, b *placement.Backend, need schemas.Bytes) {
+	for need > 0 {
+		var most *placement.Device
+		for i := range p.Devices {
+			d := &p.Devices[i]
+			if slices.Contains(b.Devices, d.ID) && d.Free.Bytes > 0 && (most == nil || d.Free.Bytes > most.Free.Bytes) {
+				most = d
+			}
+		}
+		if most == nil {
+			return
+		}
+		part := min(need, most.Free.Bytes)
+		most.Free.Bytes -= part
+		need -= part
+	}
+}
+
+// give gives memory back to the first device of a backend that has room for it.
+func give(p *placement.Node, b *placement.Backend, freed schemas.Bytes) {
+	for i := range p.Devices {
+		d := &p.Devices[i]
+		if slices.Contains(b.Devices, d.ID) && d.Free.Known {
+			d.Free.Bytes = min(d.Total.Bytes, d.Free.Bytes+freed)
+			return
+		}
+	}
+}

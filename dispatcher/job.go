@@ -1,0 +1,132 @@
+package dispatcher
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// jobKey names a job: ids are unique within a tenant.
+type jobKey struct{ tenant, id string }
+
+// A job is one delivery that the leader holds, or has handed to a node that has
+// not reported its end.
+type job struct {
+	*schemas.Job
+	flow    *flow
+	msg     *nats.Msg // as the queue delivered it; nil once a node has it
+	ack     string
+	seq     uint64
+	attempt uint64
+	at      time.Time // when the queue took it
+	lease   time.Time // until when the delivery is ours at least
+
+	promise   *promise // where it is to run; nil while parked
+	cost      float64  // what the tenant was charged
+	running   bool     // a node has the go
+	shown     uint64   // the first state of that node which shows it
+	cancelled bool     // to end instead of getting its go
+	parked    time.Time
+	avoid     []string // places that turned it away
+}
+
+func (j *job) key() jobKey { return jobKey{j.Flow.Tenant, j.ID} }
+
+// readDelivery reads a delivery of flow f. The error is why the job can't be run;
+// the job it returns can be answered all the same.
+func readDelivery(m *nats.Msg, f *flow, sent time.Time, replies []string) (j *job, left int, err error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return nil, 0, err //nolint:wrapcheck // a delivery without metadata is none: the caller logs it
+	}
+	j = &job{
+		flow: f, msg: m, ack: m.Reply, seq: meta.Sequence.Stream,
+		attempt: meta.NumDelivered, at: meta.Timestamp, lease: sent.Add(broker.AckWait),
+	}
+	j.Job, err = schemas.ReadJob(m.Header.Get, m.Data, f.Flow, j.seq, replies)
+	return j, int(meta.NumPending), err //nolint:gosec // far below the limits of an int
+}
+
+// offer is what a node is asked to run: the job's body and headers, and what the
+// dispatcher adds.
+func (j *job) offer(now time.Time) *nats.Msg {
+	c := j.promise.choice
+	m := nats.NewMsg(schemas.NodeSubject(c.Node, "run"))
+	m.Data = j.Body
+	for k, v := range j.msg.Header {
+		m.Header[k] = v
+	}
+	m.Header.Del(schemas.HeaderMsgID)
+	for k, v := range map[string]string{
+		schemas.HeaderJob:     j.ID,
+		schemas.HeaderTenant:  j.Flow.Tenant,
+		schemas.HeaderFlow:    j.flow.subject,
+		schemas.HeaderKind:    string(j.Kind),
+		schemas.HeaderModel:   c.Model,
+		schemas.HeaderBackend: c.Backend,
+		schemas.HeaderAttempt: strconv.FormatUint(j.attempt, 10),
+		schemas.HeaderWaited:  strconv.FormatInt(max(0, now.Sub(j.at).Milliseconds()), 10),
+	} {
+		m.Header.Set(k, v)
+	}
+	m.Header.Del(schemas.HeaderEvict)
+	for _, model := range c.Evict {
+		m.Header.Add(schemas.HeaderEvict, model)
+	}
+	return m
+}
+
+// goMessage gives a node the right to settle the delivery.
+func (j *job) goMessage(to string, now time.Time) *nats.Msg {
+	m := nats.NewMsg(to)
+	m.Header.Set(schemas.HeaderLease, strconv.FormatInt(j.lease.Sub(now).Milliseconds(), 10))
+	m.Data = []byte(j.ack)
+	return m
+}
+
+// mayExist reports whether an end of the job may be stored: it has a name that
+// was used before, perhaps, or it was delivered before.
+func (j *job) mayExist() bool {
+	return j.Reply == "" && (j.attempt > 1 || j.msg.Header.Get(schemas.HeaderMsgID) != "")
+}
+
+// end is the event that ends a job which runs no further.
+func (j *job) end(err *schemas.Error, now time.Time) *nats.Msg {
+	return endMessage(j.Job, j.attempt, err, schemas.Run{
+		QueuedMS: now.Sub(j.at).Milliseconds(), TotalMS: now.Sub(j.at).Milliseconds(),
+	})
+}
+
+// endMessage is an end that the dispatcher publishes: of attempt 1 where there
+// was none, since events count from there.
+func endMessage(j *schemas.Job, attempt uint64, err *schemas.Error, run schemas.Run) *nats.Msg {
+	m := nats.NewMsg(j.EndSubject())
+	m.Header.Set(schemas.HeaderEvent, string(schemas.EventEnd))
+	m.Header.Set(schemas.HeaderJob, j.ID)
+	m.Header.Set(schemas.HeaderAttempt, strconv.FormatUint(cmp.Or(attempt, 1), 10))
+	m.Header.Set(schemas.HeaderSeq, "0")
+	m.Header.Set(schemas.HeaderStatus, string(schemas.StatusOf(err.Code)))
+	m.Data = encode(schemas.Failure{Error: err, Run: run})
+	return m
+}
+
+// deadLetter is the job as it was, and why it will never run.
+func (j *job) deadLetter(err *schemas.Error, now time.Time) *nats.Msg {
+	m := nats.NewMsg(schemas.DeadPrefix + j.flow.subject[len(schemas.JobsPrefix):])
+	for k, v := range j.msg.Header {
+		if k == schemas.HeaderMsgID || !strings.HasPrefix(k, "Nats-") { // the rest would instruct the server
+			m.Header[k] = v
+		}
+	}
+	m.Header.Set(schemas.HeaderDeadCode, string(err.Code))
+	m.Header.Set(schemas.HeaderDeadMessage, strings.Join(strings.Fields(err.Message), " "))
+	m.Header.Set(schemas.HeaderDeadAt, now.UTC().Format(time.RFC3339))
+	m.Data = j.msg.Data
+	return m
+}

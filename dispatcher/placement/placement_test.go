@@ -1,0 +1,267 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+const gib = schemas.GiB
+
+// gpu is a node with one device and one backend.
+func gpu(id string, total, free schemas.Bytes, models ...Model) *Node {
+	return &Node{
+		ID:       id,
+		Devices:  []Device{{ID: "d0", Total: schemas.Known(total), Free: schemas.Known(free)}},
+		Backends: []Backend{{Name: "b", Devices: []string{"d0"}, Models: models}},
+	}
+}
+
+func model(name string, state schemas.ModelState, need schemas.Bytes, busy int) Model {
+	m := Model{Name: name, State: state, Kinds: []schemas.Kind{schemas.Chat}, Slots: 2, Busy: busy, Need: schemas.Known(need), LoadMS: 1000}
+	if state == schemas.Resident {
+		m.VRAM = schemas.Known(need)
+	}
+	return m
+}
+
+func fleetOf(nodes ...*Node) *Fleet {
+	f := &Fleet{}
+	for _, n := range nodes {
+		f.Set(n)
+	}
+	return f
+}
+
+func TestChoose(t *testing.T) {
+	qwen := func(busy int) Model { return model("qwen", schemas.Resident, 8*gib, busy) }
+	phi := func(state schemas.ModelState, busy int) Model { return model("phi", state, 9*gib, busy) }
+	installed := phi(schemas.Installed, 0)
+
+	for name, tt := range map[string]struct {
+		fleet *Fleet
+		ask   Ask
+		want  Choice // zero: none
+	}{
+		"no nodes": {fleetOf(), Ask{Model: "phi"}, Choice{}},
+		"resident beats roomier": {
+			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 1))),
+			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+		},
+		"less busy beats busier": {
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 1)), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 0))),
+			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+		},
+		"loading beats another load": {
+			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 2*gib, phi(schemas.Loading, 1))),
+			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+		},
+		"the tightest fit keeps the large gap whole": {
+			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 12*gib, installed)),
+			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+		},
+		"free memory beats an eviction": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), gpu("b", 80*gib, 80*gib, installed)),
+			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+		},
+		"an idle model is evicted": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0))),
+			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+		},
+		"a busy model is never evicted": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1))), Ask{Model: "phi"}, Choice{},
+		},
+		"a wanted model is never evicted": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, func() Model { m := qwen(0); m.Wanted = true; return m }())),
+			Ask{Model: "phi"}, Choice{},
+		},
+		"the safety margin counts": {
+			fleetOf(gpu("a", 24*gib, 9*gib+gib, installed)), Ask{Model: "phi"}, Choice{},
+		},
+		"unknown need is left to the node": {
+			fleetOf(gpu("a", 24*gib, gib, Model{Name: "phi", State: schemas.Installed, Slots: 1})),
+			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true},
+		},
+		"a full copy is worth another where the wait is longer than the load": {
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
+			Ask{Model: "phi", WaitMS: 5000}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+		},
+		"and is not where it is shorter": {
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
+			Ask{Model: "phi", WaitMS: 500}, Choice{},
+		},
+		"a hosted API is the last choice": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
+			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+		},
+		"and a choice": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
+			Ask{Model: "phi"}, Choice{Node: "h", Backend: "api", Model: "phi"},
+		},
+		"the kind must be served": {
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0))), Ask{Model: "phi", Kind: schemas.Embedding}, Choice{},
+		},
+		"a place that failed the job is avoided": {
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0)), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 1))),
+			Ask{Model: "phi", Avoid: []string{"a/b"}}, Choice{Node: "b", Backend: "b", Model: "phi"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := tt.fleet.Choose(tt.ask)
+			if diff := cmp.Diff(tt.want, got); diff != "" || ok != (tt.want.Node != "") {
+				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Why(tt.ask))
+			}
+		})
+	}
+}
+
+// TestChooseKeepsItsPromises draws fleets and checks what must hold of every
+// choice, whatever the order of preference.
+func TestChooseKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := drawNodes(t)
+		ask := Ask{Model: rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "ask"), WaitMS: rapid.Int64Range(0, 3000).Draw(t, "wait")}
+		f := fleetOf(nodes...)
+		got, ok := f.Choose(ask)
+
+		slices.Reverse(nodes)
+		if again, _ := fleetOf(nodes...).Choose(ask); !cmp.Equal(again, got) {
+			t.Fatalf("the order of the nodes matters: %+v, then %+v", got, again)
+		}
+		if !ok {
+			return
+		}
+		n := f.nodes[got.Node]
+		b := n.Backends[0]
+		room := n.Devices[0].Free.Bytes
+		for _, m := range b.Models {
+			switch {
+			case m.Name == ask.Model && m.Busy >= m.Slots:
+				t.Fatalf("%+v has no slot: %+v", got, m)
+			case m.Name == ask.Model && (m.State == schemas.Installed) != got.Load:
+				t.Fatalf("%+v, but the model is %s", got, m.State)
+			case slices.Contains(got.Evict, m.Name) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted):
+				t.Fatalf("%+v evicts %+v", got, m)
+			case slices.Contains(got.Evict, m.Name):
+				room += m.VRAM.Bytes
+			}
+		}
+		for _, m := range b.Models {
+			if m.Name == ask.Model && got.Load && room < m.Need.Bytes+Safety(n.Devices[0].Total) {
+				t.Fatalf("%+v overfills %+v", got, n)
+			}
+		}
+		if n.Closed != "" {
+			t.Fatalf("%+v chose a closed node", got)
+		}
+	})
+}
+
+func drawNodes(t *rapid.T) []*Node {
+	var nodes []*Node
+	for i := range rapid.IntRange(0, 5).Draw(t, "nodes") {
+		var models []Model
+		for _, name := range []string{"A", "B", "C", "D"} {
+			state := rapid.SampledFrom([]schemas.ModelState{schemas.Installed, schemas.Resident, schemas.Loading, ""}).Draw(t, "state")
+			if state == "" {
+				continue
+			}
+			busy := rapid.IntRange(0, 2).Draw(t, "busy")
+			if state == schemas.Installed {
+				busy = 0
+			}
+			m := model(name, state, schemas.Bytes(rapid.IntRange(1, 20).Draw(t, "need"))*gib, busy)
+			m.Wanted = rapid.Bool().Draw(t, "wanted")
+			models = append(models, m)
+		}
+		n := gpu(fmt.Sprintf("n%d", i), 48*gib, schemas.Bytes(rapid.IntRange(0, 48).Draw(t, "free"))*gib, models...)
+		if rapid.IntRange(0, 4).Draw(t, "closed") == 0 {
+			n.Closed = "is draining"
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+func TestFleetIndex(t *testing.T) {
+	f := fleetOf(gpu("a", gib, gib, model("x", schemas.Resident, gib, 0)), gpu("b", gib, gib, model("x", schemas.Resident, gib, 0), model("y", schemas.Resident, gib, 0)))
+	f.Set(gpu("a", gib, gib, model("z", schemas.Resident, gib, 0))) // replaces
+	if got := f.Models(); !slices.Equal(got, []string{"x", "y", "z"}) {
+		t.Errorf("Models = %v", got)
+	}
+	f.Remove("b")
+	f.Remove("nobody")
+	if f.Serves("x", "") || !f.Serves("z", schemas.Chat) || f.Serves("z", schemas.Embedding) {
+		t.Error("the index keeps what is gone, or lost what is there")
+	}
+	c, _ := f.Choose(Ask{Model: "z"})
+	f.AddBusy(c, 2)
+	if _, ok := f.Choose(Ask{Model: "z"}); ok {
+		t.Error("two taken slots of two leave one")
+	}
+	f.AddBusy(c, -1)
+	if _, ok := f.Choose(Ask{Model: "z"}); !ok {
+		t.Error("a slot that was given back is not there")
+	}
+}
+
+func TestCompareClaims(t *testing.T) {
+	urgent := Claim{Class: schemas.Interactive, Tag: 9, AgingMS: 1000}
+	normal := Claim{Class: schemas.Normal, Tag: 1, AgingMS: 1000}
+	aged := Claim{Class: schemas.Batch, Tag: 1, IdleMS: 2500, AgingMS: 1000}
+	ordered := []Claim{aged, urgent, normal} // the aged one moved up two classes, and has the lower tag
+	got := slices.Clone(ordered)
+	slices.Reverse(got)
+	slices.SortFunc(got, CompareClaims)
+	if diff := cmp.Diff(ordered, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSharesFollowWeights: tenants that always wait are served in proportion to
+// their weights, whatever their jobs cost, and one that was away gets no credit.
+func TestSharesFollowWeights(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type tenant struct {
+			share        Share
+			weight, cost float64
+			served       float64
+		}
+		var clock Clock
+		tenants := make([]*tenant, rapid.IntRange(2, 5).Draw(t, "tenants"))
+		for i := range tenants {
+			tenants[i] = &tenant{weight: rapid.Float64Range(0.5, 4).Draw(t, "weight"), cost: rapid.Float64Range(0.1, 10).Draw(t, "cost")}
+		}
+		var late tenant
+		late.weight, late.cost = 1, 1
+		most := 0.0
+		for _, x := range tenants {
+			most = max(most, x.cost/x.weight)
+		}
+		for i := range 2000 {
+			if i == 1000 {
+				clock.Join(&late.share)
+				tenants = append(tenants, &late)
+			}
+			next := slices.MinFunc(tenants, func(a, b *tenant) int {
+				return CompareClaims(Claim{Tag: a.share.Tag}, Claim{Tag: b.share.Tag})
+			})
+			clock.Serve(&next.share, next.cost, next.weight)
+			next.served += next.cost
+		}
+		for _, x := range tenants[:len(tenants)-1] {
+			a, b := tenants[0], x
+			if gap := a.served/a.weight - b.served/b.weight; max(gap, -gap) > 2*most {
+				t.Fatalf("served %v and %v apart by %v, over %v", a.served, b.served, gap, 2*most)
+			}
+		}
+		if late.served > 1000 {
+			t.Fatalf("the late tenant was served %v of 1000 turns: it got credit", late.served)
+		}
+	})
+}

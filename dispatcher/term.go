@@ -1,0 +1,328 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/dispatcher/placement"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A term is the state of leading, from a takeover until the lease is gone. It
+// belongs to the goroutine of Dispatcher.Run.
+type term struct {
+	*Dispatcher
+
+	ctx     context.Context //nolint:containedctx // the term's own: it ends what the term began
+	over    chan struct{}
+	closing time.Time // when to stop waiting for what is under way; zero: the term goes on
+
+	hints *nats.Subscription // headers of jobs that arrive
+	pulls *nats.Subscription // what pulls are answered
+	inbox string
+
+	flows     map[string]*flow // by subject
+	jobs      map[jobKey]*job  // fetched, and not over as far as known
+	running   map[string]map[jobKey]*job // of those, the ones that a node has, by node
+	parked    []*job           // of those, the ones that look for another place
+	consumers consumers
+	shares    map[shareKey]*placement.Share
+	clocks    map[schemas.Class]*placement.Clock
+	turn      uint64 // counts jobs given to nodes
+
+	voided    map[jobKey]voided // attempts that were given away while their node was out of sight
+	avoid     map[jobKey]avoided
+	pulling   int  // pulls without an answer
+	offering  int  // offers without an outcome
+	counting  bool // a count of the stream is under way
+	counted   time.Time
+	clearing  bool // poison is being looked for
+	extended  time.Time
+	marks     map[jobKey]time.Time // cancelled while queued, and when
+	announced bool
+}
+
+type shareKey struct {
+	tenant string
+	class  schemas.Class
+}
+
+// voided says up to which attempt a job's runs are void, and since when.
+type voided struct {
+	attempt uint64
+	at      time.Time
+}
+
+// avoided says which places failed a job, and since when.
+type avoided struct {
+	places []string
+	at     time.Time
+}
+
+func newTerm(d *Dispatcher, t takeover) *term {
+	m := &term{
+		Dispatcher: d, ctx: t.ctx, over: t.over, inbox: d.nc.NewInbox(),
+		flows: map[string]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
+		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}},
+		shares:    map[shareKey]*placement.Share{}, clocks: map[schemas.Class]*placement.Clock{},
+		voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
+	}
+	for _, c := range schemas.Classes {
+		m.clocks[c] = &placement.Clock{}
+	}
+	if err := m.open(); err != nil {
+		d.cfg.Logger.Error("cannot lead", "err", err)
+		m.close(time.Now())
+		return m
+	}
+	d.cfg.Logger.Info("leading", "dispatcher", d.cfg.ID)
+	return m
+}
+
+// open subscribes to what only the leader hears, and counts what waits.
+func (t *term) open() (err error) {
+	if t.hints, err = t.nc.ChanSubscribe(schemas.WaitingPrefix+">", t.msgs); err != nil {
+		return fmt.Errorf("listen to arriving jobs: %w", err)
+	}
+	if t.pulls, err = t.nc.ChanSubscribe(t.inbox+".*", t.msgs); err != nil {
+		return fmt.Errorf("listen to deliveries: %w", err)
+	}
+	t.loadMarks()
+	t.count()
+	return nil
+}
+
+// ending is closed when the lease is gone. A nil term never ends.
+func (t *term) ending() <-chan struct{} {
+	if t == nil || !t.closing.IsZero() {
+		return nil
+	}
+	return t.ctx.Done()
+}
+
+// closeWithin is how long an ending term waits for pulls and offers under way: a
+// job delivered after that waits for its lease to run out.
+const closeWithin = time.Second
+
+// close ends the term as soon as nothing is under way.
+func (t *term) close(now time.Time) { t.closing = now.Add(closeWithin) }
+
+// step decides, or ends the term where that is due: then it reports true.
+func (t *term) step(now time.Time) (ended bool) {
+	switch {
+	case t == nil:
+		return false
+	case t.closing.IsZero():
+		t.plan(now)
+		return false
+	case now.Before(t.closing) && t.pulling+t.offering > 0:
+		return false
+	}
+	for _, s := range []*nats.Subscription{t.hints, t.pulls} {
+		if s != nil {
+			_ = s.Unsubscribe() // fails only where the connection is gone
+		}
+	}
+	for _, j := range t.parked {
+		t.giveBack(j, 0)
+	}
+	t.cfg.Logger.Info("no longer leading", "dispatcher", t.cfg.ID)
+	close(t.over)
+	return true
+}
+
+// flowOf returns the flow of a subject, made where it is new.
+func (t *term) flowOf(subject string, key schemas.Flow) *flow {
+	f := t.flows[subject]
+	if f == nil {
+		k := shareKey{key.Tenant, key.Class}
+		if t.shares[k] == nil {
+			t.shares[k] = &placement.Share{}
+		}
+		f = &flow{Flow: key, subject: subject, share: t.shares[k], weight: 1}
+		if w := t.cfg.Weights[key.Tenant]; w > 0 {
+			f.weight = w
+		}
+		t.flows[subject] = f
+	}
+	return f
+}
+
+// hinted takes the headers of a job that the queue just stored.
+func (t *term) hinted(m *nats.Msg, now time.Time) {
+	subject := schemas.JobsPrefix + m.Subject[len(schemas.WaitingPrefix):]
+	f := t.flows[subject]
+	if f == nil {
+		key, err := schemas.ParseJobSubject(subject)
+		if err != nil {
+			t.clearPoison(m.Header.Get("Nats-Sequence"))
+			return
+		}
+		f = t.flowOf(subject, key)
+	}
+	t.join(f)
+	f.arrived(now)
+}
+
+// join has the tenant of a flow that waited for nothing catch up with the others.
+func (t *term) join(f *flow) {
+	if f.waiting == 0 && len(f.awaiting) == 0 && f.held == 0 {
+		t.clocks[f.Class].Join(f.share)
+	}
+}
+
+// plan gives free slots to jobs until there are no more of either: first to jobs
+// that are fetched already and look for another place, then to flows, whose job
+// is fetched after the decision.
+func (t *term) plan(now time.Time) {
+	t.placeParked(now)
+	ready := make([]*flow, 0, len(t.flows))
+	for _, f := range t.flows {
+		if f.waiting > 0 && f.unknown.IsZero() {
+			ready = append(ready, f)
+		}
+	}
+	for len(ready) > 0 {
+		i := t.first(ready, now)
+		f := ready[i]
+		if !t.serve(f, now) || f.waiting == 0 {
+			ready[i] = ready[len(ready)-1]
+			ready = ready[:len(ready)-1]
+		}
+	}
+}
+
+// first returns the index of the flow whose turn it is.
+func (t *term) first(ready []*flow, now time.Time) int {
+	best, claim := 0, t.claim(ready[0], now)
+	for i, f := range ready[1:] {
+		if c := t.claim(f, now); placement.CompareClaims(c, claim) < 0 {
+			best, claim = i+1, c
+		}
+	}
+	return best
+}
+
+func (t *term) claim(f *flow, now time.Time) placement.Claim {
+	return placement.Claim{
+		Class: f.Class, Tag: f.share.Tag, Sequence: f.served,
+		IdleMS: now.Sub(f.since).Milliseconds(), AgingMS: t.cfg.Aging.Milliseconds(),
+	}
+}
+
+// serve promises a slot to the next job of a flow and has it fetched. It reports
+// false where no node can take one now.
+func (t *term) serve(f *flow, now time.Time) bool {
+	choice, ok := t.fleet.place.Choose(placement.Ask{Model: f.Model, WaitMS: f.waitMS(t.fleet.place.Slots(f.Model))})
+	if !ok || f.consumer == nil && !t.consumers.open(t, f, now) {
+		return false
+	}
+	cost := f.cost()
+	t.clocks[f.Class].Serve(f.share, cost, f.weight)
+	t.turn++
+	f.served, f.since = t.turn, now
+	f.waiting--
+	f.awaiting = append(f.awaiting, want{promise: t.fleet.promise(choice, now), cost: cost})
+	t.fetch(f, now)
+	return true
+}
+
+// refund takes back what a tenant was charged for a job that was not run.
+func (t *term) refund(f *flow, cost float64) { f.share.TrueUp(cost, 0, f.weight) }
+
+// reported reconciles what the leader believes of a node's jobs with its report.
+func (t *term) reported(s *schemas.NodeState, rebooted bool, now time.Time) { //nolint:revive // flag-parameter: a fact, not a mode
+	if t == nil {
+		return
+	}
+	if rebooted {
+		t.nodeLost(s.Node, now)
+	}
+	runs := make(map[jobKey]uint64, len(s.Running))
+	for _, r := range s.Running {
+		k := jobKey{r.Tenant, r.Job}
+		runs[k] = r.Attempt
+		if v, ok := t.voided[k]; ok && r.Attempt <= v.attempt {
+			t.void(k, r.Attempt)
+		}
+	}
+	for k, j := range t.running[s.Node] {
+		if s.Seq >= j.shown && runs[k] != j.attempt {
+			t.forgetJob(k, j, now) // it's over, and word of that got lost
+		}
+	}
+}
+
+// jobDone frees the slot of a job, and learns what it cost.
+func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
+	if t == nil {
+		return
+	}
+	k := jobKey{d.Tenant, d.Job}
+	j := t.jobs[k]
+	if j == nil || j.attempt != d.Attempt {
+		return
+	}
+	busy := time.Duration(d.BusyMS) * time.Millisecond
+	j.flow.learn(busy)
+	j.flow.share.TrueUp(j.cost, busy.Seconds(), j.flow.weight)
+	if d.Code != "" && d.RetryMS >= 0 {
+		t.retry(k, j, d, now)
+	}
+	t.forgetJob(k, j, now)
+}
+
+// retry has a failed job looked for when the queue delivers it again, and keeps
+// it from the place that failed it.
+func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
+	if d.Code.Verdict().Action == schemas.Elsewhere && j.promise != nil {
+		a := t.avoid[k]
+		t.avoid[k] = avoided{append(a.places, j.promise.choice.Place()), now}
+	}
+	f := j.flow
+	time.AfterFunc(time.Duration(d.RetryMS)*time.Millisecond, func() {
+		t.post(func() { f.arrived(time.Now()) })
+	})
+}
+
+// forgetJob drops a job that is over, or that somebody else answers for.
+func (t *term) forgetJob(k jobKey, j *job, now time.Time) {
+	if t.jobs[k] != j {
+		return
+	}
+	delete(t.jobs, k)
+	if j.running {
+		delete(t.running[j.promise.choice.Node], k)
+	}
+	j.flow.held--
+	t.fleet.release(j.promise, now)
+}
+
+// nodeLost gives back all jobs of a node that is gone, so that they run elsewhere
+// at once.
+func (t *term) nodeLost(node string, now time.Time) {
+	if t == nil {
+		return
+	}
+	for k, j := range t.running[node] {
+		t.voided[k] = voided{j.attempt, now}
+		t.cfg.Logger.Warn("a job lost its node", "job", j.ID, "node", node, "attempt", j.attempt)
+		t.forgetJob(k, j, now)
+		t.giveBack(j, 0)
+	}
+}
+
+// void stops runs of a job that were given away, on whichever node still has one.
+func (t *term) void(k jobKey, attempt uint64) {
+	body, err := json.Marshal(schemas.Cancel{Attempt: attempt, Void: true})
+	if err != nil {
+		panic(fmt.Sprintf("marshal a cancel: %v", err)) // two plain members
+	}
+	if err := t.nc.Publish(schemas.CancelSubject(k.tenant, k.id), body); err != nil {
+		t.cfg.Logger.Warn("a void run was not stopped", "job", k.id, "err", err)
+	}
+}
