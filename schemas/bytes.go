@@ -52,7 +52,7 @@ func ParseBytes(s string) (Bytes, error) {
 		return Bytes(n), nil
 	}
 	f, err := strconv.ParseFloat(num, 64)
-	if err != nil || f < 0 || f*float64(unit) >= 1<<63 {
+	if err != nil || strings.Trim(num, "0123456789.") != "" || f*float64(unit) >= 1<<63 {
 		return 0, fmt.Errorf("%q is not an amount of memory: want bytes, or a number with KiB, MiB or GiB", s)
 	}
 	return Bytes(f * float64(unit)), nil

@@ -1,5 +1,7 @@
 package schemas
 
+import "encoding/json"
+
 // An OfferAnswer is what a node answers an offer. Accepted comes with a reply
 // subject of its own, where the dispatcher sends the go: the delivery's ack
 // subject as the body, HeaderLease as its only header. Without a go within 5 s
@@ -76,4 +78,18 @@ type FlowInfo struct {
 // FlowList answers the api verb list.
 type FlowList struct {
 	Flows []FlowInfo `json:"flows"`
+}
+
+// MarshalJSON writes w with an empty list in place of a nil one.
+func (w Why) MarshalJSON() ([]byte, error) {
+	type plain Why
+	w.Why = list(w.Why)
+	return json.Marshal(plain(w))
+}
+
+// MarshalJSON writes l with an empty list in place of a nil one.
+func (l FlowList) MarshalJSON() ([]byte, error) {
+	type plain FlowList
+	l.Flows = list(l.Flows)
+	return json.Marshal(plain(l))
 }

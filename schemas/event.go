@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -75,6 +76,7 @@ type Usage struct {
 
 // AddRun returns an answer, a JSON object, with run as its member "vramjet".
 func AddRun(answer []byte, run *Run) ([]byte, error) {
+	answer = bytes.TrimSpace(answer)
 	if len(answer) < 2 || answer[0] != '{' || answer[len(answer)-1] != '}' {
 		return nil, fmt.Errorf("the answer is not a JSON object: %.40q", answer)
 	}
@@ -82,9 +84,10 @@ func AddRun(answer []byte, run *Run) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the run: %w", err)
 	}
-	out := make([]byte, 0, len(answer)+len(member)+len(`,"vramjet":`))
-	out = append(out, answer[:len(answer)-1]...)
-	if len(answer) > 2 {
+	open := bytes.TrimRight(answer[:len(answer)-1], " \t\r\n")
+	out := make([]byte, 0, len(open)+len(member)+len(`,"vramjet":}`))
+	out = append(out, open...)
+	if len(open) > 1 {
 		out = append(out, ',')
 	}
 	out = append(out, `"vramjet":`...)

@@ -131,36 +131,6 @@ func (j *Job) readHeaders(h Header) error {
 	return nil
 }
 
-// shape is what of a body decides how it is treated.
-type shape struct {
-	Model    *string         `json:"model"`
-	Messages json.RawMessage `json:"messages"`
-	Prompt   json.RawMessage `json:"prompt"`
-	Input    json.RawMessage `json:"input"`
-	Stream   *bool           `json:"stream"`
-}
-
-// kind tells the kind of a body from the member it has.
-func (s *shape) kind() (Kind, error) {
-	var found []Kind
-	for _, m := range []struct {
-		kind Kind
-		raw  json.RawMessage
-	}{{Chat, s.Messages}, {Completion, s.Prompt}, {Embedding, s.Input}} {
-		if m.raw != nil {
-			found = append(found, m.kind)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return "", Errorf(InvalidRequest, `the body has none of "messages" (chat), "prompt" (completion) and "input" (embedding)`)
-	case 1:
-		return found[0], nil
-	default:
-		return "", Errorf(InvalidRequest, `the body has more than one of "messages", "prompt" and "input": say which by %s`, HeaderKind)
-	}
-}
-
 func (j *Job) readBody(kind Kind, body []byte) error {
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	switch {
@@ -174,28 +144,26 @@ func (j *Job) readBody(kind Kind, body []byte) error {
 		}
 		body = textBody(body)
 	}
-	var s shape
-	if err := json.Unmarshal(body, &s); err != nil {
-		return Errorf(InvalidRequest, "the body is not an OpenAI request: %s", err)
+	if err := checkSyntax(body); err != nil {
+		return err
 	}
-	switch kind {
-	case "":
+	s := readShape(body)
+	if kind == "" {
 		var err error
 		if kind, err = s.kind(); err != nil {
 			return err
 		}
-	case Chat, Completion, Embedding:
-	default:
-		return Errorf(InvalidRequest, "%s %q is none of chat, completion and embedding", HeaderKind, truncate(string(kind)))
 	}
-	if s.Model != nil && *s.Model != j.Flow.Model {
-		return Errorf(InvalidRequest, "the body's model %q is not the subject's, %q", truncate(*s.Model), j.Flow.Model)
+	if err := s.validate(kind, body); err != nil {
+		return err
 	}
-	if err := ValidateBody(kind, body); err != nil {
+	if s.named && s.model != j.Flow.Model {
+		err := Errorf(InvalidRequest, "the body's model %q is not the subject's, %q", truncate(s.model), j.Flow.Model)
+		err.Param = "model"
 		return err
 	}
 	j.Kind, j.Body = kind, body
-	j.Stream = kind != Embedding && s.Stream != nil && *s.Stream
+	j.Stream = kind != Embedding && s.stream
 	return nil
 }
 

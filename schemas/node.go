@@ -1,6 +1,9 @@
 package schemas
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // NodeState is what a node says of itself, on its state subject: every second,
 // on each change, and when somebody publishes on NodesPing. The one with the
@@ -97,4 +100,48 @@ type JobDone struct {
 	// delivers the job again, from now; -1: it does not.
 	Code    Code  `json:"code,omitempty"`
 	RetryMS int64 `json:"retry_ms"`
+}
+
+// The lists of a state are never null on the wire, so that a reader in any
+// language can go through them without a look.
+
+// MarshalJSON writes s with empty lists in place of nil ones.
+func (s NodeState) MarshalJSON() ([]byte, error) {
+	type plain NodeState
+	s.Devices = list(s.Devices)
+	s.Backends = list(s.Backends)
+	s.Running = list(s.Running)
+	s.Reservations = list(s.Reservations)
+	return json.Marshal(plain(s))
+}
+
+// MarshalJSON writes b with empty lists in place of nil ones.
+func (b Backend) MarshalJSON() ([]byte, error) {
+	type plain Backend
+	b.Devices = list(b.Devices)
+	b.Models = list(b.Models)
+	return json.Marshal(plain(b))
+}
+
+// MarshalJSON writes m with an empty list in place of a nil one.
+func (m Model) MarshalJSON() ([]byte, error) {
+	type plain Model
+	m.Kinds = list(m.Kinds)
+	return json.Marshal(plain(m))
+}
+
+// MarshalJSON writes r with an empty object in place of a nil map.
+func (r Reservation) MarshalJSON() ([]byte, error) {
+	type plain Reservation
+	if r.Devices == nil {
+		r.Devices = map[string]Bytes{}
+	}
+	return json.Marshal(plain(r))
+}
+
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Subjects of protocol version 1.
@@ -130,7 +131,7 @@ func APISubject(tenant, verb string) string { return APIPrefix + tenant + "." + 
 
 // CheckReply reports why a job of tenant may not have its events published on
 // subject: it may name an inbox or its own results, or what begins with one of
-// also. Anything else would let a submitter make a privileged node publish for
+// also, written "team." or "team.>"; an empty one allows nothing. Anything else would let a submitter make a privileged node publish for
 // it.
 func CheckReply(tenant, subject string, also []string) error {
 	if !literal(subject) {
@@ -138,7 +139,8 @@ func CheckReply(tenant, subject string, also []string) error {
 	}
 	allowed := append([]string{"_INBOX.", "_INBOX_" + tenant + ".", ResultsPrefix + tenant + "."}, also...)
 	for _, prefix := range allowed {
-		if strings.HasPrefix(subject, prefix) && len(subject) > len(prefix) {
+		prefix = strings.TrimSuffix(prefix, ">")
+		if prefix != "" && strings.HasPrefix(subject, prefix) && len(subject) > len(prefix) {
 			return nil
 		}
 	}
@@ -155,7 +157,7 @@ func IsInbox(subject string) bool {
 // wildcard, no empty token, nothing unprintable, not longer than a protocol line
 // has room for.
 func literal(subject string) bool {
-	if subject == "" || len(subject) > 1024 {
+	if subject == "" || len(subject) > 1024 || !utf8.ValidString(subject) {
 		return false
 	}
 	for token := range strings.SplitSeq(subject, ".") {

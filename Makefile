@@ -1,0 +1,53 @@
+# vramjet: `make run` shows it, `make test` proves it, `make help` lists the rest.
+
+BIN     := .bin
+GOLANGCI := $(BIN)/golangci-lint
+GOLANGCI_VERSION := v2.15.0
+FUZZTIME ?= 20s
+ARGS    ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help run build test check lint fmt bench fuzz wire clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## start everything on this machine, submit a job, print its tokens
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(BIN)/vramjet up --nats 127.0.0.1:0 --http 127.0.0.1:0 --data "$$dir" --try "Once upon a time" $(ARGS)
+
+build: ## build the binary into .bin/
+	@go build -trimpath -o $(BIN)/vramjet ./cmd/vramjet
+
+test: ## unit and integration tests, with the race detector
+	go test -race -shuffle=on -timeout 600s ./...
+
+check: fmt lint test wire ## everything that must hold before a change lands
+	go vet ./...
+	CGO_ENABLED=0 go build -o /dev/null ./cmd/vramjet
+
+fmt: ## say which files gofmt would change
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+
+lint: $(GOLANGCI) ## golangci-lint with the project's rules
+	$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	GOBIN=$(abspath $(BIN)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+bench: ## raw NATS limits, and vramjet beside them in the same run
+	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+wire: ## black-box check of the wire protocol, where the checker is at hand
+	go test -count=1 -v -run '^TestWire' ./integration
+
+clean: ## remove what was built
+	rm -rf $(BIN)

@@ -1,0 +1,193 @@
+package schemas
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var testFlow = Flow{DefaultTenant, Normal, "llama3.1:8b"}
+
+type headers map[string]string
+
+func (h headers) get(key string) string { return h[key] }
+
+func TestReadJob(t *testing.T) {
+	const body = `{"messages":[{"role":"user","content":"x"}],"stream":true}`
+	for name, c := range map[string]struct {
+		h    headers
+		body string
+		want Job
+	}{
+		"nothing but a body": {nil, body, Job{ID: "7", Kind: Chat, Stream: true, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"all headers": {
+			headers{
+				HeaderMsgID: "j-1", HeaderReply: "_INBOX.a", HeaderDeadline: "2026-01-02T15:04:05Z", HeaderTimeout: "90s",
+				HeaderAttempts: "1", HeaderAbandon: "finish", HeaderKind: "chat",
+			},
+			body,
+			Job{
+				ID: "j-1", Kind: Chat, Stream: true, Reply: "_INBOX.a", Deadline: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
+				Timeout: 90 * time.Second, Attempts: 1, Abandon: AbandonFinish,
+			},
+		},
+		"an inbox is abandoned":     {headers{HeaderReply: "_INBOX.a"}, body, Job{ID: "7", Kind: Chat, Stream: true, Reply: "_INBOX.a", Attempts: DefaultAttempts, Abandon: AbandonCancel}},
+		"a reply of the operator's": {headers{HeaderReply: "team.x"}, body, Job{ID: "7", Kind: Chat, Stream: true, Reply: "team.x", Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"a completion":              {nil, `{"prompt":"x","messages":null}`, Job{ID: "7", Kind: Completion, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"embeddings never stream":   {nil, `{"input":"x","stream":true}`, Job{ID: "7", Kind: Embedding, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"the kind is said":          {headers{HeaderKind: "completion"}, `{"prompt":"x","input":"y"}`, Job{ID: "7", Kind: Completion, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"the model is repeated":     {nil, `{"prompt":"x","model":"llama3\u002e1:8b"}`, Job{ID: "7", Kind: Completion, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+		"members differ in case":    {nil, `{"prompt":"x","Model":"other","Stream":true}`, Job{ID: "7", Kind: Completion, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.want.Flow, c.want.Body = testFlow, []byte(c.body)
+			got, err := ReadJob(c.h.get, []byte(c.body), testFlow, 7, []string{"team."})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(&c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReadJobOfPlainText(t *testing.T) {
+	const text = "Why is the \"sky\" blue? \U0001f680 \\ \u2028\n"
+	j, err := ReadJob(headers{}.get, []byte(text), testFlow, 7, nil)
+	if err != nil || j.Kind != Chat || !j.Stream {
+		t.Fatalf("got %+v, %v, want a streamed chat", j, err)
+	}
+	var body struct {
+		Messages []struct{ Role, Content string }
+		Stream   bool
+	}
+	if err := json.Unmarshal(j.Body, &body); err != nil || !body.Stream || len(body.Messages) != 1 || body.Messages[0].Role != "user" || body.Messages[0].Content != text {
+		t.Errorf("the body is %s, %v", j.Body, err)
+	}
+}
+
+func TestReadJobRefuses(t *testing.T) {
+	const good = `{"prompt":"x"}`
+	for name, c := range map[string]struct {
+		h     headers
+		body  string
+		code  Code
+		reply string // that the answer goes to
+		id    string
+	}{
+		"broken JSON":          {nil, `{"messages": [`, InvalidRequest, "", "7"},
+		"empty body":           {nil, ``, InvalidRequest, "", "7"},
+		"white body":           {nil, " \n", InvalidRequest, "", "7"},
+		"wrong shape":          {nil, `{"messages": "not a list"}`, InvalidRequest, "", "7"},
+		"no known member":      {nil, `{"hello": 1}`, InvalidRequest, "", "7"},
+		"null members":         {nil, `{"messages": null}`, InvalidRequest, "", "7"},
+		"two kinds":            {nil, `{"prompt":"x","input":"y"}`, InvalidRequest, "", "7"},
+		"another model":        {nil, `{"prompt":"x","model":"another-model"}`, InvalidRequest, "", "7"},
+		"no model":             {nil, `{"prompt":"x","model":""}`, InvalidRequest, "", "7"},
+		"two models":           {nil, `{"prompt":"x","model":"llama3.1:8b","model":"other"}`, InvalidRequest, "", "7"},
+		"not UTF-8":            {nil, "{\"prompt\":\"\xff\"}", InvalidRequest, "", "7"},
+		"text not UTF-8":       {nil, "\xff", InvalidRequest, "", "7"},
+		"more than one object": {nil, `{"prompt":"x"}{}`, InvalidRequest, "", "7"},
+		"text as a completion": {headers{HeaderKind: "completion"}, `Once`, InvalidRequest, "", "7"},
+		"kind without member":  {headers{HeaderKind: "chat"}, good, InvalidRequest, "", "7"},
+		"unknown kind":         {headers{HeaderKind: "poem"}, good, InvalidRequest, "", "7"},
+		"bad deadline":         {headers{HeaderDeadline: "tomorrow"}, good, InvalidRequest, "", "7"},
+		"bad timeout":          {headers{HeaderTimeout: "10"}, good, InvalidRequest, "", "7"},
+		"negative timeout":     {headers{HeaderTimeout: "-1s"}, good, InvalidRequest, "", "7"},
+		"no attempts":          {headers{HeaderAttempts: "0"}, good, InvalidRequest, "", "7"},
+		"too many attempts":    {headers{HeaderAttempts: "101"}, good, InvalidRequest, "", "7"},
+		"bad abandon":          {headers{HeaderAbandon: "maybe"}, good, InvalidRequest, "", "7"},
+		"bad id":               {headers{HeaderMsgID: "a.b c"}, good, InvalidRequest, "", "7"},
+		"bad id, good reply":   {headers{HeaderMsgID: "a.b c", HeaderReply: "_INBOX.a"}, good, InvalidRequest, "_INBOX.a", "7"},
+		"bad body, good reply": {headers{HeaderMsgID: "j", HeaderReply: "_INBOX.a"}, `{`, InvalidRequest, "_INBOX.a", "j"},
+		"privileged reply":     {headers{HeaderMsgID: "j", HeaderReply: "$JS.API.STREAM.DELETE.VJ_JOBS"}, good, Refused, "", "j"},
+		"reply of a node":      {headers{HeaderReply: "vj.v1.node.x.run"}, good, Refused, "", "7"},
+		"reply of a tenant":    {headers{HeaderReply: "vj.v1.results.someone-else.x.end"}, good, Refused, "", "7"},
+		"wildcard reply":       {headers{HeaderReply: ">"}, good, Refused, "", "7"},
+		"system reply":         {headers{HeaderReply: "$SYS.REQ.SERVER.PING"}, good, Refused, "", "7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j, err := ReadJob(c.h.get, []byte(c.body), testFlow, 7, nil)
+			e, _ := errors.AsType[*Error](err)
+			if e == nil || e.Code != c.code || e.Type == "" || e.Message == "" || strings.Contains(e.Message, "\n") {
+				t.Errorf("got %#v, want %s in one line", err, c.code)
+			}
+			if j == nil || j.ID != c.id || j.Flow != testFlow || j.Reply != c.reply {
+				t.Errorf("the job %+v cannot be answered: want the id %q and the reply %q", j, c.id, c.reply)
+			}
+		})
+	}
+}
+
+func TestEventSubjects(t *testing.T) {
+	j := Job{ID: "j", Flow: testFlow}
+	if j.EventSubject() != "vj.v1.results.default.j.chunks" || j.EndSubject() != "vj.v1.results.default.j.end" {
+		t.Errorf("without a reply: %s, %s", j.EventSubject(), j.EndSubject())
+	}
+	j.Reply = "_INBOX.a"
+	if j.EventSubject() != j.Reply || j.EndSubject() != j.Reply {
+		t.Errorf("with a reply: %s, %s", j.EventSubject(), j.EndSubject())
+	}
+}
+
+func FuzzReadJob(f *testing.F) {
+	for _, body := range []string{smallChat, "Why?", `{"prompt":["x"],"model":"m"}`, `{"input":{}}`, " {", "{\"\\ud800\":1}"} {
+		f.Add([]byte(body), "", "j-1", "_INBOX.x", "2026-01-02T15:04:05Z")
+	}
+	f.Add([]byte("{}"), "chat", "a b", "$JS.API.x", "never")
+	f.Fuzz(func(t *testing.T, body []byte, kind, id, reply, deadline string) {
+		h := headers{HeaderKind: kind, HeaderMsgID: id, HeaderReply: reply, HeaderDeadline: deadline}
+		j, err := ReadJob(h.get, body, testFlow, 9, nil)
+		if j == nil || !ValidToken(j.ID) || j.Flow != testFlow || !literal(j.EndSubject()) || !literal(j.EventSubject()) {
+			t.Fatalf("the job %+v cannot be answered", j)
+		}
+		if err != nil {
+			if e, ok := errors.AsType[*Error](err); !ok || e.Code != InvalidRequest && e.Code != Refused {
+				t.Fatalf("the error is %#v", err)
+			}
+			return
+		}
+		if !json.Valid(j.Body) || validate(string(j.Kind), j.Body) != nil {
+			t.Fatalf("took the body %q as %s", body, j.Kind)
+		}
+	})
+}
+
+func TestAddRun(t *testing.T) {
+	for _, answer := range []string{`{}`, `{ }`, `{"a":1}`, " {\"a\":1} \n", "{\n  \"a\": 1\n}\n"} {
+		got, err := AddRun([]byte(answer), &goldenRun)
+		var back struct{ Vramjet Run }
+		if err != nil || json.Unmarshal(got, &back) != nil || back.Vramjet != goldenRun || strings.Contains(answer, "a") != strings.Contains(string(got), `"a"`) {
+			t.Errorf("AddRun(%q) = %s, %v", answer, got, err)
+		}
+	}
+	for _, answer := range []string{``, `[]`, `null`, `{`, `}`} {
+		if got, err := AddRun([]byte(answer), &goldenRun); err == nil {
+			t.Errorf("AddRun(%q) = %s, want an error", answer, got)
+		}
+	}
+}
+
+func TestAsError(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want Code
+		end  Status
+	}{
+		{fmt.Errorf("load: %w", Errorf(OutOfMemory, "no room")), OutOfMemory, StatusError},
+		{fmt.Errorf("wait: %w", context.DeadlineExceeded), Deadline, StatusExpired},
+		{context.Canceled, Cancelled, StatusCancelled},
+		{errors.New("broken"), Internal, StatusError},
+	} {
+		if got := AsError(c.err); got.Code != c.want || got.Type == "" || StatusOf(got.Code) != c.end {
+			t.Errorf("AsError(%v) = %#v, which ends %s", c.err, got, StatusOf(got.Code))
+		}
+	}
+}
