@@ -1,0 +1,170 @@
+package embedded
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// What the server is set to. A reader that takes nothing is cut off after
+// writeDeadline, and never stalls who publishes to it.
+const (
+	defaultHost       = "127.0.0.1"
+	defaultPort       = 4222
+	defaultMaxPayload = 8 << 20
+	maxPending        = 8 << 20
+	writeDeadline     = 2 * time.Second
+	pingInterval      = 5 * time.Second
+	pingsOut          = 2
+	startTimeout      = 30 * time.Second // a large store takes its time
+)
+
+// Config tunes a server. All but Dir may be left zero.
+type Config struct {
+	// Dir is the data directory. It is made if it is not there. One server at a
+	// time may use it.
+	Dir string
+
+	// Host is the address to listen on; "": 127.0.0.1. Port is the port; 0: 4222,
+	// -1: any free one.
+	Host string
+	Port int
+
+	// InProcessOnly opens no port: see Server.InProcess.
+	InProcessOnly bool
+
+	// SyncInterval is how long a message may be acknowledged and not be on disk
+	// yet, if the machine loses power. 0: never, each is synced first. A process
+	// that is killed loses nothing either way.
+	SyncInterval time.Duration
+
+	// MaxPayload is the most bytes of a message; 0: 8 MiB.
+	MaxPayload int32
+
+	// MaxStore is the most bytes of all streams; 0: three quarters of the disk.
+	MaxStore int64
+
+	// Base is what else the server is set to: users, TLS, a cluster. It is not
+	// changed. What this package is for wins over it; its pings, limits and
+	// deadlines win over this package's where they are set. nil: nothing.
+	Base *server.Options
+}
+
+// A Server is a NATS server that runs.
+type Server struct {
+	server *server.Server
+	url    string
+	lock   *dirLock
+}
+
+// Start starts a server and returns when it takes connections. It returns an
+// error, and leaves nothing running, where another process uses the directory,
+// where the directory is not ours to use, and where the port is taken.
+func Start(cfg Config, log *slog.Logger) (*Server, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("start the embedded NATS server: no data directory is set")
+	}
+	opts := options(cfg)
+	lock, err := openDir(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("start the embedded NATS server: %w", err)
+	}
+	s, err := start(opts, log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start the embedded NATS server: %w", err), lock.Close())
+	}
+	srv := &Server{server: s, lock: lock}
+	if !opts.DontListen {
+		srv.url = s.ClientURL()
+	}
+	return srv, nil
+}
+
+func start(opts *server.Options, log *slog.Logger) (*server.Server, error) {
+	if err := checkPort(opts); err != nil {
+		return nil, err
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return nil, err
+	}
+	fatal := make(chan string, 1)
+	s.SetLoggerV2(&logger{log: log, fatal: fatal}, false, false, false)
+	go s.Start() // returns once it has started
+	ready := s.ReadyForConnections(startTimeout)
+	select {
+	case text := <-fatal:
+		err = errors.New(text)
+	default:
+		switch {
+		case !ready:
+			err = fmt.Errorf("it is not ready after %s", startTimeout)
+		case !s.JetStreamEnabled():
+			err = errors.New("JetStream did not start: see the log")
+		}
+	}
+	if err != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return nil, err
+	}
+	return s, nil
+}
+
+func options(cfg Config) *server.Options {
+	opts := &server.Options{}
+	if cfg.Base != nil {
+		opts = cfg.Base.Clone()
+	}
+	opts.Host = cmp.Or(cfg.Host, defaultHost)
+	opts.Port = cmp.Or(cfg.Port, defaultPort)
+	opts.DontListen = cfg.InProcessOnly
+	opts.NoSigs = true
+	opts.JetStream = true
+	opts.StoreDir = cfg.Dir
+	opts.JetStreamMaxStore = cmp.Or(cfg.MaxStore, opts.JetStreamMaxStore)
+	opts.SyncAlways = cfg.SyncInterval <= 0
+	opts.SyncInterval = cfg.SyncInterval
+	opts.MaxPayload = cmp.Or(cfg.MaxPayload, opts.MaxPayload, defaultMaxPayload)
+	opts.MaxPending = cmp.Or(opts.MaxPending, maxPending)
+	opts.MaxPending = max(opts.MaxPending, int64(opts.MaxPayload))
+	opts.WriteDeadline = cmp.Or(opts.WriteDeadline, writeDeadline)
+	opts.PingInterval = cmp.Or(opts.PingInterval, pingInterval)
+	opts.MaxPingsOut = cmp.Or(opts.MaxPingsOut, pingsOut)
+	opts.NoFastProducerStall = true
+	return opts
+}
+
+// checkPort reports whether the port can be had, before anything is started.
+func checkPort(opts *server.Options) error {
+	if opts.DontListen || opts.Port == server.RANDOM_PORT {
+		return nil
+	}
+	addr := net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w: choose another port, or stop what uses it", addr, err)
+	}
+	return l.Close()
+}
+
+// ClientURL returns where the server listens, "" with InProcessOnly.
+func (s *Server) ClientURL() string { return s.url }
+
+// InProcess returns how to connect from within this process, without a socket.
+func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
+
+// Shutdown stops the server and waits until it has stopped and has given its
+// directory back. It may be called again.
+func (s *Server) Shutdown() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+	_ = s.lock.Close() // the lock ends with the file, whatever Close says
+}

@@ -1,0 +1,59 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+)
+
+func FuzzStored(f *testing.F) {
+	for _, s := range []string{
+		`{"stream":"VJ_RESULTS","seq":1}`,
+		`{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 1"},"stream":"VJ_RESULTS","seq":0}`,
+		`{"stream":""}`, `{"error":null}`, `null`, `[]`, ``, `-ERR`, `{"error":{}}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := stored(&nats.Msg{Data: data}); err == nil && !strings.Contains(strings.ToLower(string(data)), "stream") {
+			t.Errorf("%q counts as stored", data)
+		}
+	})
+}
+
+func TestStored(t *testing.T) {
+	for reply, want := range map[string]string{
+		`{"stream":"S","seq":1}`:                  "",
+		`{"stream":"S","duplicate":true,"seq":1}`: "",
+		`{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`: "maximum bytes exceeded",
+		`{}`:    "somebody other than a stream",
+		`hello`: "somebody other than a stream",
+	} {
+		switch err := stored(&nats.Msg{Data: []byte(reply)}); {
+		case err == nil && want != "", err != nil && (want == "" || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s is taken as %v", reply, err)
+		}
+	}
+}
+
+func TestSplitURL(t *testing.T) {
+	for list, want := range map[string]string{
+		"nats://a:1":           "nats://a:1",
+		"a:1, tls://b , ":      "nats://a:1 tls://b",
+		"u:p@a":                "nats://u:p@a",
+		"ws://a:1,wss://b:443": "ws://a:1 wss://b:443",
+		" , ":                  "error",
+		"nats://":              "error",
+		"nats://a:port":        "error",
+	} {
+		servers, err := splitURL(list)
+		got := strings.Join(servers, " ")
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%q is split into %q, want %q", list, got, want)
+		}
+	}
+}

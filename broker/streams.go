@@ -1,0 +1,145 @@
+package broker
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// The streams, and the bucket of keys and values.
+const (
+	StreamJobs    = "VJ_JOBS"    // jobs that are not settled: a work queue
+	StreamResults = "VJ_RESULTS" // events and ends of jobs without a reply subject
+	StreamDead    = "VJ_DEAD"    // dead letters
+	BucketState   = "VJ_STATE"   // the leader's lease, cancel marks, tags, what was learned
+)
+
+// streamState is the stream behind BucketState.
+const streamState = "KV_" + BucketState
+
+// maxConsumers is the most consumers of VJ_JOBS that the server allows. It only
+// lifts the server's own default of 1000: the dispatcher keeps far fewer.
+const maxConsumers = 20_000
+
+// markerTTL is how long the mark of an expired key stays in BucketState. Without
+// one, nobody who watches a key would hear that it expired.
+const markerTTL = time.Minute
+
+// maxDedup is the longest deduplication window of streams that need none of
+// their own; it is the server's default.
+const maxDedup = 2 * time.Minute
+
+// StreamsConfig tunes the streams. The zero StreamsConfig is ready to use.
+type StreamsConfig struct {
+	Replicas       int   // copies of each stream, 1, 3 or 5; 0: 1
+	MaxJobsPerFlow int64 // most jobs of one flow, waiting and running; 0: 100_000
+	MaxJobsBytes   int64 // most bytes of all jobs; 0: no limit
+	MaxJobSize     int32 // most bytes of one job, with its headers; 0: what the server takes
+
+	ResultsAge  time.Duration // how long answers are kept; 0: 24 h
+	DeadAge     time.Duration // how long dead letters are kept; 0: 30 days
+	DedupWindow time.Duration // how long an id of a job is not taken again; 0: 2 min
+}
+
+func (c StreamsConfig) withDefaults() StreamsConfig {
+	c.Replicas = cmp.Or(c.Replicas, 1)
+	c.MaxJobsPerFlow = cmp.Or(c.MaxJobsPerFlow, 100_000)
+	c.MaxJobsBytes = cmp.Or(c.MaxJobsBytes, -1)
+	c.MaxJobSize = cmp.Or(c.MaxJobSize, -1)
+	c.ResultsAge = cmp.Or(c.ResultsAge, 24*time.Hour)
+	c.DeadAge = cmp.Or(c.DeadAge, 30*24*time.Hour)
+	c.DedupWindow = cmp.Or(c.DedupWindow, 2*time.Minute)
+	return c
+}
+
+// streams returns the streams as c wants them.
+func (c StreamsConfig) streams() []jetstream.StreamConfig {
+	c = c.withDefaults()
+	jobs := jetstream.StreamConfig{
+		Name:                 StreamJobs,
+		Description:          "vramjet: jobs that are not settled",
+		Subjects:             []string{schemas.JobsPrefix + ">"},
+		Retention:            jetstream.WorkQueuePolicy,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		MaxMsgsPerSubject:    c.MaxJobsPerFlow,
+		MaxBytes:             c.MaxJobsBytes,
+		MaxMsgSize:           c.MaxJobSize,
+		MaxConsumers:         maxConsumers,
+		Duplicates:           c.DedupWindow,
+		AllowDirect:          true,
+		RePublish: &jetstream.RePublish{
+			Source:      schemas.JobsPrefix + ">",
+			Destination: schemas.WaitingPrefix + ">",
+			HeadersOnly: true,
+		},
+	}
+	results := jetstream.StreamConfig{
+		Name:              StreamResults,
+		Description:       "vramjet: answers of jobs without a reply subject",
+		Subjects:          []string{schemas.ResultsPrefix + ">"},
+		MaxAge:            c.ResultsAge,
+		Duplicates:        min(maxDedup, c.ResultsAge),
+		MaxMsgsPerSubject: -1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		AllowDirect:       true,
+	}
+	dead := results
+	dead.Name = StreamDead
+	dead.Description = "vramjet: dead letters"
+	dead.Subjects = []string{schemas.DeadPrefix + ">"}
+	dead.MaxAge = c.DeadAge
+	dead.Duplicates = min(maxDedup, c.DeadAge)
+	state := jetstream.StreamConfig{ // as jetstream.CreateKeyValue makes it
+		Name:                   streamState,
+		Description:            "vramjet: what the dispatchers remember",
+		Subjects:               []string{"$KV." + BucketState + ".>"},
+		Discard:                jetstream.DiscardNew,
+		MaxMsgsPerSubject:      1,
+		MaxBytes:               -1,
+		MaxMsgSize:             -1,
+		MaxConsumers:           -1,
+		Duplicates:             maxDedup,
+		AllowRollup:            true,
+		DenyDelete:             true,
+		AllowDirect:            true,
+		AllowMsgTTL:            true,
+		SubjectDeleteMarkerTTL: markerTTL,
+	}
+	all := []jetstream.StreamConfig{jobs, results, dead, state}
+	for i := range all {
+		all[i].MaxMsgs = -1
+		all[i].Replicas = c.Replicas
+		all[i].Storage = jetstream.FileStorage
+	}
+	return all
+}
+
+// merge returns have with everything set that want is about. What an operator
+// has set beside that, placement and compression, say, stays.
+func merge(have, want jetstream.StreamConfig) jetstream.StreamConfig {
+	m := have
+	m.Description = want.Description
+	m.Subjects = want.Subjects
+	m.Discard = want.Discard
+	m.DiscardNewPerSubject = want.DiscardNewPerSubject
+	m.MaxAge = want.MaxAge
+	m.MaxMsgs = want.MaxMsgs
+	m.MaxMsgsPerSubject = want.MaxMsgsPerSubject
+	m.MaxBytes = want.MaxBytes
+	m.MaxMsgSize = want.MaxMsgSize
+	m.MaxConsumers = want.MaxConsumers
+	m.Duplicates = want.Duplicates
+	m.Replicas = want.Replicas
+	m.RePublish = want.RePublish
+	m.AllowRollup = want.AllowRollup
+	m.AllowDirect = want.AllowDirect
+	m.AllowMsgTTL = want.AllowMsgTTL
+	m.SubjectDeleteMarkerTTL = want.SubjectDeleteMarkerTTL
+	return m
+}

@@ -1,0 +1,7 @@
+// Package client submits jobs to vramjet and reads their answers: in order,
+// resumed after a loss, and later from another machine.
+//
+// It needs a NATS connection and nothing else. What it does is no more than the
+// wire protocol in package schemas says, so a program in another language can do
+// the same.
+package client

@@ -1,0 +1,145 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A Job is one inference request. Model and Body are required.
+type Job struct {
+	// Model is the model's name, as vramjet's users write it.
+	Model string
+
+	// Class says how urgent the job is. "" means schemas.Normal.
+	Class schemas.Class
+
+	// ID names the job: 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'. With an
+	// ID a job may be submitted again after an error, and is not run twice.
+	// "" means one that Submit or Run chooses.
+	ID string
+
+	// Body is an OpenAI request, with "messages" (chat), "prompt" (completion) or
+	// "input" (embedding). Its chunks are sent only with "stream": true. What does
+	// not begin with '{' is a prompt as plain text: a streamed chat.
+	Body json.RawMessage
+
+	// Kind is for a body that does not tell. "" means that it does.
+	Kind schemas.Kind
+
+	// Reply is the subject for the events: an inbox, or a subject below the
+	// tenant's results. "" means the result subjects, where they are stored. Run
+	// sets it.
+	Reply string
+
+	// Inbox has Run read the answer on an inbox of its own: the lowest latency,
+	// and nothing is stored. The job is cancelled when the reader goes away, unless
+	// Abandon says otherwise.
+	Inbox bool
+
+	// Deadline is when the answer is of no use any more. Zero means never.
+	Deadline time.Time
+
+	// Timeout is the longest run of one attempt. 0 means what the node is set to.
+	Timeout time.Duration
+
+	// Attempts is how often the job is tried at most, 1 to schemas.MaxAttempts.
+	// 0 means schemas.DefaultAttempts.
+	Attempts int
+
+	// Abandon says what happens when nobody listens on the inbox any more. ""
+	// means schemas.AbandonCancel for an inbox.
+	Abandon schemas.Abandon
+
+	// Trace is a W3C traceparent. "" means none.
+	Trace string
+}
+
+// Chat returns a streamed chat with one message of the user.
+func Chat(model, prompt string) Job {
+	return Job{Model: model, Body: request(map[string]any{
+		"messages": []map[string]string{{"role": "user", "content": prompt}},
+		"stream":   true,
+	})}
+}
+
+// Completion returns a streamed completion of prompt.
+func Completion(model, prompt string) Job {
+	return Job{Model: model, Body: request(map[string]any{"prompt": prompt, "stream": true})}
+}
+
+// Embed returns a request for the embeddings of input, in its order.
+func Embed(model string, input ...string) Job {
+	return Job{Model: model, Body: request(map[string]any{"input": input})}
+}
+
+// request returns members, which are strings and the like, as a body.
+func request(members map[string]any) json.RawMessage {
+	data, err := json.Marshal(members)
+	if err != nil {
+		panic(fmt.Sprintf("marshal strings: %v", err)) // encoding/json marshals every string
+	}
+	return data
+}
+
+// message returns the job as it is published.
+func (j *Job) message(tenant string) (*nats.Msg, error) {
+	flow := schemas.Flow{Tenant: tenant, Class: j.Class, Model: j.Model}
+	if flow.Class == "" {
+		flow.Class = schemas.Normal
+	}
+	subject, err := schemas.JobSubject(flow)
+	if err != nil {
+		return nil, fmt.Errorf("submit: %w", err)
+	}
+	if err := j.check(tenant); err != nil {
+		return nil, fmt.Errorf("submit: %w", err)
+	}
+	msg := &nats.Msg{Subject: subject, Data: j.Body, Header: nats.Header{}}
+	for _, h := range []struct{ key, value string }{
+		{schemas.HeaderMsgID, j.ID},
+		{schemas.HeaderKind, string(j.Kind)},
+		{schemas.HeaderReply, j.Reply},
+		{schemas.HeaderAbandon, string(j.Abandon)},
+		{schemas.HeaderTrace, j.Trace},
+	} {
+		if h.value != "" {
+			msg.Header.Set(h.key, h.value)
+		}
+	}
+	if !j.Deadline.IsZero() {
+		msg.Header.Set(schemas.HeaderDeadline, j.Deadline.UTC().Format(time.RFC3339Nano))
+	}
+	if j.Timeout != 0 {
+		msg.Header.Set(schemas.HeaderTimeout, j.Timeout.String())
+	}
+	if j.Attempts != 0 {
+		msg.Header.Set(schemas.HeaderAttempts, strconv.Itoa(j.Attempts))
+	}
+	return msg, nil
+}
+
+// check reports what would come back as a failed job, where it can be told
+// without knowing the request.
+func (j *Job) check(tenant string) error {
+	switch {
+	case len(j.Body) == 0:
+		return errors.New("the body is empty: it takes an OpenAI request, or a prompt as plain text")
+	case j.ID != "" && !schemas.ValidToken(j.ID):
+		return fmt.Errorf("the id %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", j.ID)
+	case j.Timeout < 0:
+		return fmt.Errorf("the timeout %s is negative", j.Timeout)
+	case j.Attempts < 0 || j.Attempts > schemas.MaxAttempts:
+		return fmt.Errorf("attempts are 1 to %d, not %d", schemas.MaxAttempts, j.Attempts)
+	case j.Reply != "":
+		return schemas.CheckReply(tenant, j.Reply, nil)
+	default:
+		return nil
+	}
+}

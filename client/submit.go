@@ -1,0 +1,113 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A Ticket is the receipt for a job that the queue holds.
+type Ticket struct {
+	ID  string `json:"id"`
+	Seq uint64 `json:"seq"` // in the queue's stream
+
+	// Duplicate means that a job of this ID was submitted not long ago, and that
+	// this one was dropped.
+	Duplicate bool `json:"duplicate,omitempty"`
+}
+
+// Submit puts the job in the queue and returns once the queue holds it: from
+// then on it ends exactly once, whatever happens. It does not wait for the
+// answer, which Result, Resume or the job's reply subject gives.
+//
+// It waits at most 5 s where ctx has no deadline. After an error that is none of
+// ErrNoVramjet, ErrFull and ErrTooLarge the queue may hold the job or not; with
+// an ID, submitting it again is safe.
+func (c *Client) Submit(ctx context.Context, job Job) (Ticket, error) {
+	if job.Inbox {
+		return Ticket{}, errors.New("submit: only Run can read an inbox of its own: set Reply")
+	}
+	return c.submit(ctx, &job)
+}
+
+func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
+	msg, err := job.message(c.tenant)
+	if err != nil {
+		return Ticket{}, err
+	}
+	if err := checkSize(msg, c.nc.MaxPayload()); err != nil {
+		return Ticket{}, err
+	}
+	ack, err := c.js.PublishMsg(ctx, msg)
+	if err != nil {
+		return Ticket{}, submitError(msg.Subject, err)
+	}
+	t := Ticket{ID: job.ID, Seq: ack.Sequence, Duplicate: ack.Duplicate}
+	if t.ID == "" {
+		t.ID = strconv.FormatUint(ack.Sequence, 10)
+	}
+	return t, nil
+}
+
+// Run submits the job and returns its events as they come. It listens before it
+// submits, so that none is missed. ctx bounds the submission only; the Stream
+// must be closed, or read to its end.
+//
+// A job whose ID was used before is not run again: the stream tells what the
+// first one did. With Inbox that cannot be told, and the error is ErrDuplicate.
+func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
+	if job.Reply != "" {
+		return nil, errors.New("run: the stream chooses the reply subject: leave Reply empty, or use Submit")
+	}
+	known := job.ID != ""
+	subject := c.nc.NewInbox()
+	if job.Inbox {
+		job.Reply = subject
+	} else {
+		if !known {
+			job.ID = rand.Text()
+		}
+		subject = schemas.ResultSubjects(c.tenant, job.ID)
+	}
+	live, err := c.listen(subject)
+	if err != nil {
+		return nil, err
+	}
+	ticket, err := c.submit(ctx, &job)
+	if err != nil {
+		live.close()
+		return nil, err
+	}
+	s := &Stream{client: c, ticket: ticket, src: live, stored: !job.Inbox}
+	if err := s.catchUp(ctx, known); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// catchUp turns to the stored events where the job may have had some before the
+// stream began to listen: its id is known to the caller, or it is a duplicate.
+func (s *Stream) catchUp(ctx context.Context, known bool) error {
+	if !s.stored {
+		if s.ticket.Duplicate {
+			return fmt.Errorf("run: job %s: %w", s.ticket.ID, ErrDuplicate)
+		}
+		return nil
+	}
+	before := s.ticket.Duplicate
+	if known && !before {
+		var err error
+		if _, before, err = s.client.storedEnd(ctx, s.ticket.ID); err != nil {
+			return err
+		}
+	}
+	if before {
+		return s.reread(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package client_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+func TestSubmitRefuses(t *testing.T) {
+	srv := start(t)
+	nc := connect(t, srv)
+	setup(t, nc)
+	c := newClient(t, nc, client.Options{})
+	good := client.Chat("m", "hi")
+	for _, bad := range []struct {
+		name   string
+		change func(j *client.Job)
+		want   string
+	}{
+		{"no model", func(j *client.Job) { j.Model = "" }, "model name is empty"},
+		{"class", func(j *client.Job) { j.Class = "urgent" }, `class "urgent"`},
+		{"id", func(j *client.Job) { j.ID = "a b" }, `id "a b"`},
+		{"no body", func(j *client.Job) { j.Body = nil }, "body is empty"},
+		{"reply", func(j *client.Job) { j.Reply = "$JS.API.STREAM.DELETE.VJ_JOBS" }, schemas.HeaderReply},
+		{"other tenant's results", func(j *client.Job) { j.Reply = "vj.v1.results.acme.1.end" }, schemas.HeaderReply},
+		{"attempts", func(j *client.Job) { j.Attempts = schemas.MaxAttempts + 1 }, "1 to 100"},
+		{"timeout", func(j *client.Job) { j.Timeout = -1 }, "negative"},
+		{"inbox", func(j *client.Job) { j.Inbox = true }, "only Run"},
+	} {
+		job := good
+		bad.change(&job)
+		if _, err := c.Submit(deadline(t), job); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%s: got %v, want %q", bad.name, err, bad.want)
+		}
+	}
+	job := good
+	job.Reply = nc.NewInbox()
+	if _, err := c.Submit(deadline(t), job); err != nil {
+		t.Errorf("an inbox as the reply subject: %v", err)
+	}
+	if _, err := c.Run(deadline(t), job); err == nil {
+		t.Error("Run takes a reply subject")
+	}
+}
+
+func TestQueueFull(t *testing.T) {
+	srv := start(t)
+	nc := connect(t, srv)
+	setup(t, nc, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgsPerSubject, cfg.MaxMsgs = 2, 3 })
+	c := newClient(t, nc, client.Options{})
+	for _, step := range []struct{ model, want string }{
+		{"a", ""},
+		{"a", ""},
+		{"a", "vj.v1.jobs.default.normal.a"},
+		{"b", ""},
+		{"b", "maximum messages exceeded"},
+	} {
+		_, err := c.Submit(deadline(t), client.Chat(step.model, "hi"))
+		switch {
+		case step.want == "" && err != nil:
+			t.Errorf("%s: %v", step.model, err)
+		case step.want != "" && (!errors.Is(err, client.ErrFull) || !strings.Contains(err.Error(), step.want)):
+			t.Errorf("%s: got %v, want ErrFull with %q", step.model, err, step.want)
+		}
+	}
+	if _, err := c.Run(deadline(t), client.Chat("a", "hi")); !errors.Is(err, client.ErrFull) {
+		t.Errorf("Run: got %v, want ErrFull", err)
+	}
+}
+
+func TestNoStream(t *testing.T) {
+	srv := start(t)
+	c := newClient(t, connect(t, srv), client.Options{})
+	if _, err := c.Submit(deadline(t), client.Chat("m", "hi")); !errors.Is(err, client.ErrNoVramjet) {
+		t.Errorf("got %v, want ErrNoVramjet", err)
+	}
+}
+
+// What is exactly as large as the server takes goes through; a byte more does not
+// leave, so that the connection lives.
+func TestMaxPayload(t *testing.T) {
+	const limit = 64 << 10
+	srv := start(t, func(o *server.Options) { o.MaxPayload = limit })
+	nc := connect(t, srv)
+	setup(t, nc)
+	c := newClient(t, nc, client.Options{})
+	header := len("NATS/1.0\r\n") + len("Nats-Msg-Id: fits\r\n") + len("\r\n")
+	job := client.Job{Model: "m", ID: "fits", Body: bytes.Repeat([]byte("x"), limit-header)}
+	if _, err := c.Submit(deadline(t), job); err != nil {
+		t.Fatalf("the largest job: %v", err)
+	}
+	job.ID, job.Body = "over", append(job.Body, 'x')
+	_, err := c.Submit(deadline(t), job)
+	if !errors.Is(err, client.ErrTooLarge) || !strings.Contains(err.Error(), "65537 bytes") || !strings.Contains(err.Error(), "65536 bytes") {
+		t.Errorf("one byte more: got %v, want ErrTooLarge with both sizes", err)
+	}
+	if !nc.IsConnected() {
+		t.Error("the connection is gone")
+	}
+}
+
+func TestStreamTakesNoneOfTheSize(t *testing.T) {
+	srv := start(t)
+	nc := connect(t, srv)
+	setup(t, nc, func(cfg *jetstream.StreamConfig) { cfg.MaxMsgSize = 100 })
+	_, err := newClient(t, nc, client.Options{}).Submit(deadline(t), client.Chat("m", strings.Repeat("x", 200)))
+	if !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("got %v, want ErrTooLarge", err)
+	}
+}
+
+func TestNew(t *testing.T) {
+	if _, err := client.New(nil, client.Options{}); err == nil {
+		t.Error("no connection is no error")
+	}
+	nc := connect(t, start(t))
+	if _, err := client.New(nc, client.Options{Tenant: "a.b"}); err == nil {
+		t.Error("a tenant with a dot is no error")
+	}
+	if got := newClient(t, nc, client.Options{}).Tenant(); got != schemas.DefaultTenant {
+		t.Errorf("the tenant is %q", got)
+	}
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/sim"
+	"github.com/vramjet/vramjet/schemas"
+	"github.com/vramjet/vramjet/worker"
+)
+
+// local lists where model servers listen by default: Ollama, llama-server and
+// llama-swap, llama-server's newer port, vLLM and SGLang, LM Studio.
+var local = []string{
+	"http://127.0.0.1:11434", "http://127.0.0.1:8080", "http://127.0.0.1:9931",
+	"http://127.0.0.1:8000", "http://127.0.0.1:30000", "http://127.0.0.1:1234",
+}
+
+// lookEvery is how often servers are looked for that were not there before.
+const lookEvery = 5 * time.Second
+
+// A backendFinder gives a worker its backends: those of the configuration, or
+// those that are found on this machine, and the simulated one where that is
+// asked for. It belongs to one goroutine.
+type backendFinder struct {
+	log    *slog.Logger
+	getenv func(string) string
+	want   []Backend // what is to be added yet
+	found  bool      // want was looked for, not configured
+}
+
+func newBackendFinder(cfg *Config, getenv func(string) string, log *slog.Logger) *backendFinder {
+	f := &backendFinder{log: log, getenv: getenv, want: cfg.Backends}
+	if len(f.want) > 0 {
+		return f
+	}
+	f.found = true
+	for _, url := range local {
+		f.want = append(f.want, Backend{URL: url})
+	}
+	return f
+}
+
+// simulate adds the simulated server that listens at url.
+func (f *backendFinder) simulate(url string) {
+	if f.found {
+		f.want, f.found = nil, false
+	}
+	f.want = append(f.want, Backend{Name: "sim", Kind: providers.KindSim, URL: url})
+}
+
+// lookNow looks once, and returns which servers are there.
+func (f *backendFinder) lookNow(ctx context.Context) (there []Backend) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, b := range f.want {
+		if kind, err := detect(ctx, b); err == nil {
+			b.Kind = kind
+			there = append(there, b)
+		}
+	}
+	return there
+}
+
+// feed gives the worker its backends until ctx ends. A server that is not there
+// yet is looked for again.
+func (f *backendFinder) feed(ctx context.Context, w *worker.Worker) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	names := map[string]bool{}
+	for {
+		var still []Backend
+		for _, b := range f.want {
+			if !f.add(ctx, w, b, names) {
+				still = append(still, b)
+			}
+		}
+		f.want = still
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// add adds one backend, and reports whether there is nothing more to do for it.
+func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, names map[string]bool) bool {
+	if b.Kind == "" || b.Kind == providers.KindLlamaCpp { // which of the two ways of llama-server it is
+		kind, err := detect(ctx, b)
+		if err != nil {
+			return false
+		}
+		b.Kind = kind
+	}
+	if b.Name == "" {
+		b.Name = freeName(b.Kind, names)
+	}
+	names[b.Name] = true
+	wb, err := f.backend(b)
+	if err == nil {
+		err = w.AddBackend(ctx, wb)
+	}
+	if err != nil {
+		f.log.Error("a backend cannot be used", "backend", b.Name, "err", err)
+		return true
+	}
+	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", b.URL)
+	return true
+}
+
+// detect asks a server what it is.
+func detect(ctx context.Context, b Backend) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return providers.Detect(ctx, b.URL, nil)
+}
+
+// freeName is the kind, with a number where there are several.
+func freeName(kind string, taken map[string]bool) string {
+	name := kind
+	for i := 2; taken[name]; i++ {
+		name = fmt.Sprintf("%s-%d", kind, i)
+	}
+	return name
+}
+
+// backend makes what the worker needs of what the configuration says.
+func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
+	p, err := providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, APIKey: f.key(b.KeysEnv)})
+	if err != nil {
+		return worker.Backend{}, err
+	}
+	wb := worker.Backend{
+		Name: b.Name, Kind: b.Kind, Provider: p, Slots: b.Slots, Models: b.Models, Prefix: b.Prefix, Run: b.Timeouts.Run,
+		Limits: providers.Limits{FirstToken: b.Timeouts.FirstToken, BetweenChunks: b.Timeouts.BetweenChunks},
+	}
+	if wb.Limits.FirstToken == 0 {
+		wb.Limits.FirstToken = 5 * time.Minute
+	}
+	if wb.Limits.BetweenChunks == 0 {
+		wb.Limits.BetweenChunks = time.Minute
+	}
+	switch devices := strings.Join(b.Devices, ","); {
+	case devices == "none", providers.Hosted(b.Kind):
+		wb.Devices = []string{}
+	case devices != "" && devices != "all":
+		wb.Devices = b.Devices
+	}
+	return wb, nil
+}
+
+// key reads the first of the named environment variables that is set, each time
+// it is asked: the key itself is kept nowhere.
+func (f *backendFinder) key(names []string) func() string {
+	if len(names) == 0 {
+		return nil
+	}
+	return func() string {
+		for _, name := range names {
+			if key := f.getenv(name); key != "" {
+				return key
+			}
+		}
+		return ""
+	}
+}
+
+// simServer runs the simulated model server until ctx ends, and returns its URL.
+func simServer(ctx context.Context) (url string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("start the simulated model server: %w", err)
+	}
+	srv := &http.Server{Handler: sim.New(sim.Default()), ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = srv.Close() }) // nobody is left to wait for an answer
+	go srv.Serve(l)                                    //nolint:errcheck // ends with ctx
+	return "http://" + l.Addr().String(), nil
+}
+
+// served lists the names of models that do a kind of job.
+func served(nodes []schemas.NodeState, kind schemas.Kind) []string {
+	var names []string
+	for _, n := range nodes {
+		for _, b := range n.Backends {
+			for _, m := range b.Models {
+				for _, k := range m.Kinds {
+					if k == kind {
+						names = append(names, m.Name)
+					}
+				}
+			}
+		}
+	}
+	return names
+}

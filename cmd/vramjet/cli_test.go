@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"testing"
+)
+
+// Every command has a help text with an example in it.
+func TestHelp(t *testing.T) {
+	sh := newShell(t)
+	t.Chdir(packageDir)
+	for _, cmd := range []string{
+		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
+		"config", "config show", "config check", "version",
+	} {
+		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
+		if stderr != "" {
+			t.Errorf("%s: stderr is %q", cmd, stderr)
+		}
+		if group := cmd == "" || cmd == "jobs" || cmd == "config"; !group && !strings.Contains(stdout, "    vramjet "+cmd) && !strings.Contains(stdout, "vramjet nodes") {
+			t.Errorf("%s: no example in %s", cmd, stdout)
+		}
+		golden(t, "help/"+strings.ReplaceAll("vramjet "+cmd, " ", "-")+".txt", stdout)
+	}
+}
+
+func TestNoArgumentsShowTheHelp(t *testing.T) {
+	if stdout, _ := newShell(t).want(t, exitOK); !strings.Contains(stdout, "Usage: vramjet") {
+		t.Errorf("stdout is %q", stdout)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	sh := newShell(t)
+	for _, c := range []struct{ args, want string }{
+		{"submitt", "submitt"},
+		{"submit hello", "--model"},
+		{"submit -m m", "no prompt"},
+		{"submit -m m --class urgent hello", "urgent"},
+		{"submit -m m --deadline yesterday hello", "--deadline"},
+		{"submit -m m --deadline -5m hello", "deadline"},
+		{"submit -m m --embed --system x hello", "--embed"},
+		{"submit -m m --max-tokens=-1 hello", "--max-tokens"},
+		{"jobs cancel", "<id>"},
+		{"nodes --output yaml", "yaml"},
+		{"config show --config nowhere.yaml", "nowhere.yaml"},
+		{"nodes --context x --log-level loud", "loud"},
+	} {
+		if _, stderr := sh.want(t, exitUsage, strings.Fields(c.args)...); !strings.Contains(stderr, c.want) {
+			t.Errorf("%s: stderr is %q, want %q in it", c.args, stderr, c.want)
+		}
+	}
+}
+
+func TestNoNATS(t *testing.T) {
+	sh := newShell(t)
+	for _, args := range []string{"nodes", "queue", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi"} {
+		_, stderr := sh.want(t, exitNoNATS, append(strings.Fields(args), "--server", "nats://user:secret@127.0.0.1:1")...)
+		if !strings.Contains(stderr, "127.0.0.1:1") || strings.Contains(stderr, "secret") {
+			t.Errorf("%s: stderr is %q", args, stderr)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	sh := newShell(t)
+	if stdout, _ := sh.want(t, exitOK, "version"); !strings.HasPrefix(stdout, "vramjet "+version+"  commit ") || !strings.Contains(stdout, "protocol v1  go1.") {
+		t.Errorf("stdout is %q", stdout)
+	}
+	build := func(main string, settings ...string) *debug.BuildInfo {
+		info := &debug.BuildInfo{GoVersion: "go1.26.8", Main: debug.Module{Version: main}}
+		for i := 0; i < len(settings); i += 2 {
+			info.Settings = append(info.Settings, debug.BuildSetting{Key: settings[i], Value: settings[i+1]})
+		}
+		return info
+	}
+	for _, c := range []struct {
+		info *debug.BuildInfo
+		want string
+	}{
+		{nil, version + " unknown "},
+		{build("(devel)"), version + " unknown go1.26.8"},
+		{build("v1.2.3"), "v1.2.3 unknown go1.26.8"},
+		{build("(devel)", "vcs.revision", "0123456789abcdef", "vcs.modified", "true"), version + " 0123456789ab-dirty go1.26.8"},
+	} {
+		v := readVersion(c.info)
+		if got := fmt.Sprintf("%s %s %s", v.Version, v.Commit, v.Go); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vramjet/vramjet/broker"
+)
+
+// show returns every value of a configuration, in the order of its keys, and who
+// set it. Of what stands in lists and maps it leaves out what was not set.
+func show(cfg *Config, from sources) []shownValue {
+	s := shower{from: from}
+	s.walk(reflect.ValueOf(*cfg), "", false)
+	return s.values
+}
+
+type shower struct {
+	from   sources
+	values []shownValue
+}
+
+// walk adds the values under key. listed says that it stands in a list or a map.
+func (s *shower) walk(v reflect.Value, key string, listed bool) {
+	if text, ok := valueText(v); ok {
+		s.add(key, text, listed && v.IsZero())
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for f, member := range v.Fields() {
+			s.walk(member, keyPath(key, f.Tag.Get("koanf")), listed)
+		}
+	case reflect.Map:
+		names := map[string]reflect.Value{}
+		for name, member := range v.Seq2() {
+			names[name.String()] = member
+		}
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			s.walk(names[name], keyPath(key, quoteName(name)), true)
+		}
+		s.empty(key, v.Len(), listed)
+	default:
+		for i := range v.Len() {
+			s.walk(v.Index(i), key+"["+strconv.Itoa(i)+"]", true)
+		}
+		s.empty(key, v.Len(), listed)
+	}
+}
+
+func (s *shower) empty(key string, n int, listed bool) {
+	if n == 0 && !listed {
+		s.add(key, "", false)
+	}
+}
+
+func (s *shower) add(key, text string, zero bool) {
+	by, set := s.from[key]
+	switch {
+	case set:
+	case zero:
+		return
+	default:
+		by.name = "default"
+	}
+	if strings.HasSuffix(key, "url") {
+		text = broker.Redact(text)
+	}
+	if text == "" {
+		text = "-"
+	}
+	s.values = append(s.values, shownValue{Key: key, Value: text, Source: by.name})
+}
+
+// valueText returns a value as it would be written; false where it has members
+// that are shown each by itself.
+func valueText(v reflect.Value) (string, bool) {
+	if list, ok := v.Interface().([]string); ok {
+		return strings.Join(list, ", "), true
+	}
+	if _, ok := reflect.New(v.Type()).Interface().(encoding.TextUnmarshaler); ok || scalarReader(v.Type()) != nil {
+		return fmt.Sprint(v.Interface()), true
+	}
+	return "", false
+}

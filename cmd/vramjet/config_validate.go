@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// validate reports what is wrong with a configuration whose keys and types are
+// right.
+func validate(cfg *Config, from sources) error {
+	v := validator{from: from}
+	v.nats(&cfg.NATS)
+	if !schemas.ValidToken(cfg.Node) {
+		v.fail("node", "%q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", cfg.Node)
+	}
+	if cfg.HTTP != "off" {
+		if _, _, err := net.SplitHostPort(cfg.HTTP); err != nil {
+			v.fail("http", "%q is not host:port, and not off", cfg.HTTP)
+		}
+	}
+	names := map[string]bool{}
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		key := "backends[" + strconv.Itoa(i) + "]"
+		v.backend(key, b)
+		if b.Name != "" && names[b.Name] {
+			v.fail(key+".name", "two backends are named %q", b.Name)
+		}
+		names[b.Name] = true
+	}
+	for name, t := range cfg.Tenants {
+		v.tenant(name, t)
+	}
+	for name, models := range cfg.Routes {
+		if len(models) == 0 {
+			v.fail(keyPath("routes", quoteName(name)), "it leads to no model")
+		}
+	}
+	slices.SortFunc(v.problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(v.problems...)
+}
+
+type validator struct {
+	from     sources
+	problems []error
+}
+
+// fail notes what is wrong with the value of key, and who set it: the key's
+// source, or that of what it stands in.
+func (v *validator) fail(key, format string, args ...any) {
+	text := key + ": " + fmt.Sprintf(format, args...)
+	if s := v.from.of(key); s.rank != byDefault {
+		text = s.name + ": " + text
+	}
+	v.problems = append(v.problems, errors.New(text))
+}
+
+func (v *validator) nats(n *NATS) {
+	var who []string
+	for _, id := range []struct{ key, value string }{
+		{"creds", n.Creds}, {"nkey", n.NKey}, {"user", n.User}, {"token_env", n.TokenEnv},
+	} {
+		if id.value != "" {
+			who = append(who, id.key)
+		}
+	}
+	if len(who) > 1 {
+		v.fail("nats."+who[1], "only one of %s may be set", strings.Join(who, ", "))
+	}
+	if (n.Cert == "") != (n.Key == "") {
+		v.fail("nats.cert", "cert and key go together")
+	}
+}
+
+func (v *validator) backend(key string, b *Backend) {
+	if b.Name == "" {
+		v.fail(key+".name", "a backend needs a name, unique on the node")
+	}
+	if !slices.Contains(backendKinds, b.Kind) {
+		hint := "want one of " + strings.Join(backendKinds, ", ")
+		if best, ok := nearest(b.Kind, backendKinds); ok {
+			hint = fmt.Sprintf("did you mean %q?", best)
+		}
+		v.fail(key+".kind", "%q is no kind of backend: %s", b.Kind, hint)
+	}
+	if b.URL != "" {
+		if u, err := url.Parse(b.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			v.fail(key+".url", "want http://host:port or https://host")
+		}
+	}
+	if len(b.Devices) > 1 && (slices.Contains(b.Devices, "all") || slices.Contains(b.Devices, "none")) {
+		v.fail(key+".devices", "all and none stand alone")
+	}
+	for name, n := range map[string]float64{
+		"slots": float64(b.Slots), "price.input": b.Price.Input, "price.output": b.Price.Output,
+		"load.context": float64(b.Load.Context), "load.parallel": float64(b.Load.Parallel),
+	} {
+		if n < 0 {
+			v.fail(key+"."+name, "it is negative")
+		}
+	}
+}
+
+func (v *validator) tenant(name string, t Tenant) {
+	key := keyPath("tenants", quoteName(name))
+	if !schemas.ValidToken(name) {
+		v.fail(key, "the tenant %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", name)
+	}
+	if !(t.Weight >= 0) {
+		v.fail(key+".weight", "it is negative")
+	}
+	if t.MaxInFlight < 0 {
+		v.fail(key+".max_in_flight", "it is negative")
+	}
+}
+
+// of returns who set key, or else what it stands in.
+func (s sources) of(key string) source {
+	for key != "" {
+		if from, ok := s[key]; ok {
+			return from
+		}
+		key = key[:max(strings.LastIndexAny(key, ".["), 0)]
+	}
+	return source{byDefault, "default"}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// jobsCmd looks at jobs.
+type jobsCmd struct {
+	Status jobsStatusCmd `cmd:"" help:"Show where a job is."`
+	Why    jobsWhyCmd    `cmd:"" help:"Show why a job waits."`
+	Cancel jobsCancelCmd `cmd:"" help:"Cancel a job, whether it waits or runs."`
+}
+
+type jobsStatusCmd struct {
+	ID string `arg:"" help:"The job's id."`
+}
+
+// Help is shown below the command's summary.
+func (*jobsStatusCmd) Help() string {
+	return `Examples:
+
+    vramjet jobs status report-7
+    vramjet jobs status report-7 --json
+`
+}
+
+// Run shows where the job is.
+func (j *jobsStatusCmd) Run(ctx context.Context, a *app) error {
+	return a.askAbout(ctx, j.ID, (*client.Client).Status)
+}
+
+type jobsCancelCmd struct {
+	ID string `arg:"" help:"The job's id."`
+}
+
+// Help is shown below the command's summary.
+func (*jobsCancelCmd) Help() string {
+	return `Examples:
+
+    vramjet jobs cancel report-7
+`
+}
+
+// Run cancels the job.
+func (j *jobsCancelCmd) Run(ctx context.Context, a *app) error {
+	return a.askAbout(ctx, j.ID, (*client.Client).Cancel)
+}
+
+type jobsWhyCmd struct {
+	ID string `arg:"" help:"The job's id."`
+}
+
+// Help is shown below the command's summary.
+func (*jobsWhyCmd) Help() string {
+	return `Examples:
+
+    vramjet jobs why report-7
+`
+}
+
+// Run shows why the job waits.
+func (j *jobsWhyCmd) Run(ctx context.Context, a *app) error {
+	c, closeClient, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	why, err := c.Why(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	if a.asJSON() {
+		return a.printJSON(why)
+	}
+	fmt.Fprintln(a.out, jobLine(&why.JobInfo))
+	for _, line := range why.Why {
+		fmt.Fprintln(a.out, "  "+line)
+	}
+	return nil
+}
+
+// askAbout asks the dispatcher about a job and prints what it says.
+func (a *app) askAbout(ctx context.Context, id string, ask func(*client.Client, context.Context, string) (schemas.JobInfo, error)) error {
+	c, closeClient, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	info, err := ask(c, ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.asJSON() {
+		return a.printJSON(info)
+	}
+	fmt.Fprintln(a.out, jobLine(&info))
+	return nil
+}
+
+func jobLine(info *schemas.JobInfo) string {
+	parts := []string{"job " + info.Job, string(info.State)}
+	for _, p := range []struct{ name, value string }{
+		{"model", info.Model}, {"node", info.Node}, {"backend", info.Backend},
+	} {
+		if p.value != "" {
+			parts = append(parts, p.name+" "+p.value)
+		}
+	}
+	if info.Attempt > 0 {
+		parts = append(parts, fmt.Sprintf("attempt %d", info.Attempt))
+	}
+	return strings.Join(parts, "  ")
+}
+
+// queueCmd shows the queue.
+type queueCmd struct{}
+
+// Help is shown below the command's summary.
+func (*queueCmd) Help() string {
+	return `Examples:
+
+    vramjet queue
+    vramjet queue --tenant acme --json
+`
+}
+
+// Run shows the queue.
+func (*queueCmd) Run(ctx context.Context, a *app) error {
+	c, closeClient, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	flows, err := c.Flows(ctx)
+	if err != nil {
+		return err
+	}
+	if a.asJSON() {
+		return a.printJSON(append([]schemas.FlowInfo{}, flows...))
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CLASS\tMODEL\tWAITING\tRUNNING")
+	for _, f := range flows {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", f.Class, f.Model, f.Waiting, f.Running)
+	}
+	return w.Flush()
+}

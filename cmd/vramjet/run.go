@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/alecthomas/kong"
+)
+
+// streams are what the program reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// cli is the command line.
+type cli struct {
+	globals
+
+	Up         upCmd         `cmd:"" help:"Run all of it on this machine: NATS, the dispatcher and a worker."`
+	Dispatcher dispatcherCmd `cmd:"" help:"Run a dispatcher: one of any number, of which one leads."`
+	Worker     workerCmd     `cmd:"" help:"Run a worker: one for each machine with model servers."`
+
+	Submit submitCmd `cmd:"" help:"Submit a job and stream its answer."`
+	Jobs   jobsCmd   `cmd:"" help:"Look at jobs and cancel them."`
+	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
+	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
+
+	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+}
+
+const description = `A durable job queue for LLM inference on NATS JetStream.
+
+Exit codes: 0 ok; 1 a job failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
+
+// run runs the command line and returns the program's exit code. ctx ends when
+// the user wants the program to end.
+func run(ctx context.Context, args []string, getenv func(string) string, io streams) int {
+	err := parseAndRun(ctx, args, getenv, io)
+	code := exitCode(err)
+	switch {
+	case errors.Is(err, errHelp), err == nil:
+		return exitOK
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return exitInterrupted
+	}
+	fmt.Fprintf(io.err, "vramjet: %v\n", err)
+	return code
+}
+
+func parseAndRun(ctx context.Context, args []string, getenv func(string) string, io streams) error {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("vramjet"),
+		kong.Description(description),
+		kong.Writers(io.out, io.err),
+		kong.NoDefaultHelp(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.ExplicitGroups([]kong.Group{{Key: globalGroup, Title: "Global flags:"}}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		return fmt.Errorf("the command line's definition: %w", err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if errors.Is(err, errHelp) {
+		return err
+	}
+	if err != nil {
+		return usage(fmt.Errorf("%w (see vramjet --help)", err))
+	}
+	return parsed.Run(&app{globals: &c.globals, getenv: getenv, streams: io})
+}
+
+// errHelp ends the parsing once the help was shown.
+var errHelp = errors.New("help was asked for")
+
+// helpFlag shows the help of the command that it stands behind.
+type helpFlag bool
+
+// BeforeReset is called by kong before anything is checked.
+func (helpFlag) BeforeReset(parsed *kong.Context) error {
+	if err := parsed.PrintUsage(false); err != nil {
+		return err
+	}
+	return errHelp
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher"
+	"github.com/vramjet/vramjet/gpu"
+	"github.com/vramjet/vramjet/worker"
+)
+
+// connectWithin is how long a part of vramjet waits for NATS when it starts: the
+// server may be starting as well.
+const connectWithin = 30 * time.Second
+
+// join connects a part of vramjet to NATS, and waits for a server that is not
+// there yet.
+func (a *app) join(ctx context.Context, cfg *Config, from sources) (*nats.Conn, error) {
+	log := a.logger()
+	nc, err := backoff.Retry(ctx, func() (*nats.Conn, error) {
+		return broker.Connect(ctx, cfg.NATS.connect(from, a.getenv), log)
+	}, backoff.WithMaxElapsedTime(connectWithin), backoff.WithNotify(func(err error, next time.Duration) {
+		log.Warn("NATS is not there yet", "err", err, "again_in", next.Round(time.Millisecond))
+	}))
+	if err != nil {
+		return nil, &codedError{exitNoNATS, err}
+	}
+	return nc, nil
+}
+
+// makeStreams makes the streams, or brings them up to date.
+func makeStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	return broker.Setup(ctx, js, broker.StreamsConfig{Replicas: replicas})
+}
+
+// dispatch runs a dispatcher until ctx ends.
+func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log *slog.Logger) error {
+	weights := map[string]float64{}
+	for name, t := range cfg.Tenants {
+		weights[name] = cmp.Or(t.Weight, 1)
+	}
+	consumers := 0
+	if replicas > 1 {
+		consumers = 100 // each is a Raft group then
+	}
+	d, err := dispatcher.New(nc, dispatcher.Config{
+		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Aging: cfg.Policy.Aging,
+		Weights: weights, Consumers: consumers, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx)
+}
+
+// work runs a worker until ctx ends and its jobs have.
+func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFinder, drain time.Duration) error {
+	devices := gpu.Open(backends.log)
+	defer devices.Close() //nolint:errcheck // what it says is logged by the reader
+	backends.log.Info("devices", "source", devices.Source())
+	w, err := worker.New(nc, worker.Config{
+		Node: cfg.Node, Version: version, GPU: devices, Drain: drain, Logger: backends.log,
+	})
+	if err != nil {
+		return usage(err)
+	}
+	looking, stop := context.WithCancel(ctx)
+	group, _ := errgroup.WithContext(context.WithoutCancel(ctx))
+	group.Go(func() error { backends.feed(looking, w); return nil })
+	group.Go(func() error { defer stop(); return w.Run(ctx) })
+	return group.Wait()
+}
+
+// A health serves /livez and /readyz.
+type health struct {
+	listener net.Listener // nil: nowhere
+}
+
+// listenHealth takes the address at once, so that a port in use shows before
+// anything is started. Where nobody asked for that address, another part of
+// vramjet on this machine may have it: then health is served nowhere.
+func (a *app) listenHealth(cfg *Config, from sources) (*health, error) {
+	if cfg.HTTP == "off" {
+		return &health{}, nil
+	}
+	l, err := net.Listen("tcp", cfg.HTTP)
+	switch {
+	case err == nil:
+		return &health{listener: l}, nil
+	case from["http"].rank == byDefault:
+		a.logger().Warn("health is not served: the address is taken", "http", cfg.HTTP)
+		return &health{}, nil
+	default:
+		return nil, fmt.Errorf("serve health over HTTP: %w (choose another address with --http, or --http off)", err)
+	}
+}
+
+// url is where it is served; "" where it isn't.
+func (h *health) url() string {
+	if h.listener == nil {
+		return ""
+	}
+	return "http://" + h.listener.Addr().String()
+}
+
+// serve answers until ctx ends. ready says what is missing for work.
+func (h *health) serve(ctx context.Context, ready func() error) error {
+	if h.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = srv.Shutdown(late) // requests that take longer than this are cut
+	})
+	defer stop()
+	if err := srv.Serve(h.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve health over HTTP: %w", err)
+	}
+	return nil
+}
+
+// connected says whether NATS is there.
+func connected(nc *nats.Conn) func() error {
+	return func() error {
+		if !nc.IsConnected() {
+			return errors.New("not connected to NATS")
+		}
+		return nil
+	}
+}
+
+// drainTimeout bounds the last messages of a connection.
+const drainTimeout = 5 * time.Second
+
+// leave sends what a connection still holds, and closes it.
+func leave(nc *nats.Conn) {
+	if err := nc.FlushTimeout(drainTimeout); err != nil {
+		nc.Close() // nobody takes it
+		return
+	}
+	nc.Close()
+}

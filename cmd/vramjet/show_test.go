@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+func TestJobs(t *testing.T) {
+	s := newSite(t)
+	t.Chdir(packageDir)
+	s.answerAPI(t, map[string]string{
+		"status": `{"job":"j1","state":"running","node":"gpu-1","backend":"ollama","model":"llama3.2","attempt":2}`,
+		"cancel": `{"job":"j1","state":"cancelled"}`,
+		"why":    `{"job":"j1","state":"queued","model":"llama3.2","why":["gpu-1: all 4 slots are busy","gpu-2: draining"]}`,
+		"list":   `{"flows":[{"class":"interactive","model":"llama3.2","waiting":0,"running":2},{"class":"batch","model":"qwen3:4b","waiting":1200,"running":4}]}`,
+	})
+	for _, c := range []struct {
+		golden string
+		args   []string
+	}{
+		{"jobs-status.out", []string{"jobs", "status", "j1"}},
+		{"jobs-status.json", []string{"jobs", "status", "j1", "--json"}},
+		{"jobs-cancel.out", []string{"jobs", "cancel", "j1"}},
+		{"jobs-why.out", []string{"jobs", "why", "j1"}},
+		{"jobs-why.json", []string{"jobs", "why", "j1", "-o", "json"}},
+		{"queue.out", []string{"queue"}},
+		{"queue.json", []string{"queue", "--json"}},
+	} {
+		stdout, stderr := s.want(t, exitOK, c.args...)
+		golden(t, c.golden, stdout)
+		if stderr != "" {
+			t.Errorf("%v: stderr is %q", c.args, stderr)
+		}
+	}
+}
+
+func TestJobsErrors(t *testing.T) {
+	s := newSite(t)
+	for _, verb := range []string{"status", "cancel", "why"} {
+		s.want(t, exitNoDispatcher, "jobs", verb, "j1")
+	}
+	s.want(t, exitNoDispatcher, "queue")
+	gone := `{"error":{"message":"no job j1","type":"not_found_error","code":"job_not_found"}}`
+	s.answerAPI(t, map[string]string{"status": gone, "cancel": gone, "why": gone, "list": `{"flows":null}`})
+	for _, verb := range []string{"status", "cancel", "why"} {
+		s.want(t, exitNotFound, "jobs", verb, "j1")
+	}
+	if stdout, _ := s.want(t, exitOK, "queue", "--json"); stdout != "[]\n" {
+		t.Errorf("an empty queue is %q", stdout)
+	}
+}
+
+func fleet(now time.Time) []schemas.NodeState {
+	gpu := func(name string, used, total float64) schemas.Device {
+		return schemas.Device{
+			Name: name, Kind: "cuda", Used: schemas.Known(schemas.Bytes(used * float64(schemas.GiB))),
+			Total: schemas.Known(schemas.Bytes(total * float64(schemas.GiB))),
+		}
+	}
+	return []schemas.NodeState{
+		{
+			Node: "gpu-1", At: now.Add(-800 * time.Millisecond), Devices: []schemas.Device{gpu("NVIDIA GeForce RTX 4090", 4.1, 24)},
+			Backends: []schemas.Backend{{Name: "ollama", Healthy: true, Models: []schemas.Model{
+				{Name: "qwen3:4b", State: schemas.Resident, Slots: 8, Busy: 3},
+				{Name: "llama3.1:8b", State: schemas.Installed, Slots: 8},
+			}}},
+		},
+		{
+			Node: "gpu-2", At: now.Add(time.Second), Draining: true,
+			Devices: []schemas.Device{gpu("NVIDIA H100", 40, 80), gpu("NVIDIA H100", 17.9, 80)},
+			Backends: []schemas.Backend{{Name: "vllm", Healthy: true, Models: []schemas.Model{
+				{Name: "qwen2.5:72b", State: schemas.Resident, Slots: 6, Busy: 6}, {Name: "b", State: schemas.Loading, Slots: 1, Busy: 1},
+			}}},
+		},
+		{
+			Node: "gpu-3", At: now.Add(-2500 * time.Millisecond), Devices: []schemas.Device{{Name: "Radeon", Total: schemas.Known(16 * schemas.GiB)}},
+			Backends: []schemas.Backend{{Name: "a", Healthy: true}, {Name: "b"}},
+		},
+		{Node: "cloud", At: now, Backends: []schemas.Backend{{Name: "openai"}}},
+		{Node: "new", At: now},
+	}
+}
+
+func TestNodesTable(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	if err := printNodes(&app{streams: streams{out: &out}}, fleet(now), now); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "nodes.out", out.String())
+}
+
+func TestNodes(t *testing.T) {
+	s := newSite(t)
+	if stdout, _ := s.want(t, exitNoDispatcher, "nodes", "--wait", "20ms", "--json"); stdout != "[]\n" {
+		t.Errorf("no nodes are %q", stdout)
+	}
+	_, err := s.nc.Subscribe(schemas.NodesPing, func(*nats.Msg) {
+		for _, n := range fleet(time.Now()) {
+			data, err := json.Marshal(n)
+			if err != nil {
+				t.Error(err)
+			}
+			_ = s.nc.Publish(schemas.NodeSubject(n.Node, "state"), data)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, _ := s.want(t, exitOK, "nodes", "ls", "--json")
+	var got []schemas.NodeState
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || len(got) != 5 || got[0].Node != "cloud" {
+		t.Errorf("got %d nodes, %v", len(got), err)
+	}
+	s.want(t, exitOK, "nodes")
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/broker/embedded"
+	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// upCmd runs all of it in one process.
+type upCmd struct {
+	NATS       string        `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default})."`
+	HTTP       string        `name:"http" default:"" placeholder:"HOST:PORT" help:"Where metrics and health are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	Data       string        `name:"data" placeholder:"DIR" help:"Where jobs are stored (default: vramjet in $$XDG_DATA_HOME or ~/.local/share)."`
+	Sim        bool          `name:"sim" help:"Run a simulated model server, for a machine without one."`
+	Durability string        `name:"durability" enum:"always,interval" default:"always" help:"When an accepted job is on the disk: always (before it is accepted) or interval (within 2 minutes)."`
+	Try        string        `name:"try" placeholder:"PROMPT" help:"Submit one job with this prompt, print its answer and end. Without a model server, a simulated one answers."`
+	Drain      time.Duration `name:"drain" default:"30s" help:"How long running jobs may still run at the end (${default})."`
+}
+
+// Help is shown below the command's summary.
+func (*upCmd) Help() string {
+	return `Everything in one process: an embedded NATS server, a dispatcher, and a worker for the model servers found on this machine. Other machines join with vramjet worker --server.
+
+Examples:
+
+    vramjet up
+    vramjet up --sim
+    vramjet up --nats 0.0.0.0:4222 --data /var/lib/vramjet --config vramjet.yaml
+`
+}
+
+func (c *upCmd) settings() map[string]string { return map[string]string{"http": c.HTTP} }
+
+// Run runs until ctx ends, or with --try until the answer is there.
+func (c *upCmd) Run(ctx context.Context, a *app) error {
+	cfg, from, err := a.load(c.settings())
+	if err != nil {
+		return err
+	}
+	h, err := a.listenHealth(cfg, from)
+	if err != nil {
+		return err
+	}
+	srv, err := c.server(a)
+	if err != nil {
+		return err
+	}
+	defer srv.Shutdown()
+	log := a.logger()
+	nc, err := broker.Connect(ctx, broker.ConnectConfig{InProcess: srv.InProcess(), Name: "vramjet up"}, log)
+	if err != nil {
+		return err
+	}
+	defer leave(nc)
+	if err := makeStreams(ctx, nc, 1); err != nil {
+		return err
+	}
+	a.note("vramjet %s  protocol %s  embedded NATS (file store, fsync %s)  data %s", version, protocol, c.Durability, c.dataDir(a))
+
+	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of the dispatcher, which outlives the worker's jobs
+	defer end()
+	backends, err := c.backends(life, a, cfg)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { defer stop(); return h.serve(ctx, connected(nc)) })
+	group.Go(func() error { defer stop(); return dispatch(life, nc, cfg, 1, log) })
+	group.Go(func() error { defer end(); return work(ctx, nc, cfg, backends, c.Drain) })
+	group.Go(func() error {
+		err := c.greet(ctx, a, nc, srv.ClientURL(), h.url())
+		if err != nil || c.Try != "" {
+			stop()
+		}
+		return err
+	})
+	return group.Wait()
+}
+
+// server starts the embedded NATS server.
+func (c *upCmd) server(a *app) (*embedded.Server, error) {
+	host, port, err := net.SplitHostPort(c.NATS)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--nats %q is not like 127.0.0.1:4222", c.NATS))
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--nats %q is not like 127.0.0.1:4222", c.NATS))
+	}
+	cfg := embedded.Config{Dir: c.dataDir(a), Host: host, Port: int(n)}
+	if n == 0 {
+		cfg.Port = -1 // any free one
+	}
+	if c.Durability == "interval" {
+		cfg.SyncInterval = 2 * time.Minute
+	}
+	return embedded.Start(cfg, a.logger())
+}
+
+// dataDir is where jobs are stored.
+func (c *upCmd) dataDir(a *app) string {
+	if c.Data != "" {
+		return c.Data
+	}
+	if dir := a.getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "vramjet")
+	}
+	return filepath.Join(a.getenv("HOME"), ".local", "share", "vramjet")
+}
+
+// backends are those of the configuration or of this machine. With --try, the
+// simulated one stands in where there's none.
+func (c *upCmd) backends(ctx context.Context, a *app, cfg *Config) (*backendFinder, error) {
+	f := newBackendFinder(cfg, a.getenv, a.logger())
+	sim := c.Sim
+	if f.found && !sim {
+		there := f.lookNow(ctx)
+		for _, b := range there {
+			a.note("backend  %s at %s", b.Kind, b.URL)
+		}
+		switch {
+		case len(there) > 0:
+		case c.Try != "":
+			a.note("backend  no model server was found on this machine: a SIMULATED one stands in, its answers are made up")
+			sim = true
+		default:
+			a.note("backend  no model server was found on this machine yet; looking on (start Ollama or llama-server, or name one in --config; --sim simulates one)")
+		}
+	}
+	if sim {
+		url, err := simServer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if c.Sim {
+			a.note("backend  sim      %s   SIMULATED: its answers are made up", url)
+		}
+		f.simulate(url)
+	}
+	return f, nil
+}
+
+// greet says what there is once the node has reported it, and what to try. With
+// --try it does that.
+func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpURL string) error {
+	cl, err := client.New(nc, client.Options{})
+	if err != nil {
+		return err
+	}
+	var nodes []schemas.NodeState
+	for ctx.Err() == nil && len(served(nodes, schemas.Chat)) == 0 {
+		if nodes, err = cl.Nodes(ctx, 200*time.Millisecond); err != nil {
+			return nil //nolint:nilerr // the end of ctx: there's nobody to greet
+		}
+	}
+	models := served(nodes, schemas.Chat)
+	if len(models) == 0 {
+		return nil // ended before there was anything
+	}
+	for _, n := range nodes {
+		for _, d := range n.Devices {
+			a.note("gpu      %s %s   %s total   %s free", d.ID, d.Name, d.Total, d.Free)
+		}
+	}
+	a.note("models   %s", modelList(nodes))
+	if httpURL != "" {
+		a.note("health   %s/readyz", httpURL)
+	}
+	a.note("nats     %s", natsURL)
+	model := models[0]
+	if c.Try == "" {
+		a.note("try      vramjet submit -s %s -m %s \"Why is the sky blue?\"", natsURL, model)
+		a.note("         nats -s %s pub vj.v1.jobs.default.normal.%s \"Why is the sky blue?\"", natsURL, model)
+		return nil
+	}
+	a.note("\n$ vramjet submit -m %s %q", model, c.Try)
+	stream, err := cl.Run(ctx, client.Chat(model, c.Try))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	return (&submitCmd{}).follow(ctx, a, cl, stream)
+}
+
+// modelList says what is served: name (state, memory).
+func modelList(nodes []schemas.NodeState) string {
+	var out []string
+	for _, n := range nodes {
+		for _, b := range n.Backends {
+			for _, m := range b.Models {
+				size := m.VRAM
+				if !size.Known {
+					size = m.Need
+				}
+				out = append(out, fmt.Sprintf("%s (%s, %s)", m.Name, m.State, size))
+			}
+		}
+	}
+	return strings.Join(out, "  ")
+}

@@ -1,0 +1,223 @@
+package providers
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// maxMessage is how much of a server's error text is passed on, in bytes.
+const maxMessage = 2 << 10
+
+// A complaint is what a server said went wrong.
+type complaint struct {
+	status  int    // of HTTP, or of the body where HTTP said 200
+	message string // as the server wrote it
+	text    string // message, type and codes in lower case: what rules look at
+	param   string
+}
+
+// A rule gives a complaint its code. status is the first digit or the whole of
+// the statuses it is for, none means all; words are what the text must hold one
+// of, none means nothing.
+type rule struct {
+	status []int
+	words  []string
+	code   schemas.Code
+}
+
+// The rules, in order: the first that fits decides. Words are of real errors of
+// real servers, as no server has codes for everything.
+var rules = []rule{
+	// Money. It comes with 429 and would pass for a rate limit.
+	{[]int{402}, nil, schemas.QuotaExhausted},
+	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota"}, schemas.QuotaExhausted},
+
+	{nil, []string{
+		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "exceeds the context length", "exceeds the available context", "input is too long",
+		"is too large to process", "max_new_tokens", "prompt is too long",
+	}, schemas.ContextOverflow},
+
+	{[]int{5, 200}, []string{
+		"out of memory", "out of device memory", "cudamalloc failed", "hipmalloc failed", "failed to allocate", "allocation failed", "not enough memory", "insufficient memory",
+		"vk_error_out_of_device_memory", "erroroutofmemory", "requires more system memory", "signal: killed",
+	}, schemas.OutOfMemory},
+
+	{nil, []string{"content_filter", "content_policy", "content management policy", "guardrail"}, schemas.ContentFiltered},
+
+	{[]int{529}, nil, schemas.Overloaded},
+	{[]int{429, 5, 200}, []string{"overloaded", "server busy", "slow_down", "maximum pending requests", "no slot available", "at capacity"}, schemas.Overloaded},
+
+	{nil, []string{"loading model", "model_loading", "model is loading", "modelnotready", "process is not ready", "model is not loaded"}, schemas.ModelLoading},
+
+	{[]int{429}, nil, schemas.RateLimited},
+	{nil, []string{"rate_limit", "throttl", "resource_exhausted", "concurrency_limit"}, schemas.RateLimited},
+	{[]int{499}, nil, schemas.Cancelled},
+	{[]int{401}, nil, schemas.Auth},
+	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key"}, schemas.Auth},
+	{[]int{403}, nil, schemas.Permission},
+
+	// What is missing is the model, the path or the caller's naming of a model.
+	{nil, []string{"no model id could be identified", "model is required", "model name is missing", "key '"}, schemas.InvalidRequest},
+	{[]int{4, 200}, []string{"file not found", "page not found", "method not allowed"}, schemas.Unsupported},
+	{[]int{404}, nil, schemas.ModelNotFound},
+	{[]int{400, 200}, []string{"model_not_found", "model not found", "model is not found", "no router for requested model", "' not found", "\" not found"}, schemas.ModelNotFound},
+
+	{[]int{405, 501}, nil, schemas.Unsupported},
+	{nil, []string{"does not support", "is not supported", "not_supported_error"}, schemas.Unsupported},
+	{[]int{500, 200}, []string{"must be of type", "invalid_request_error"}, schemas.InvalidRequest},
+	{[]int{408, 504, 524}, nil, schemas.UpstreamError},
+	{[]int{503}, nil, schemas.Overloaded},
+	{nil, []string{"incomplete_generation", "modelstreamerror"}, schemas.StreamBroken},
+	{[]int{424}, nil, schemas.UpstreamError},
+	{[]int{4}, nil, schemas.InvalidRequest},
+}
+
+// classify turns a server's error into one of ours. status is HTTP's; 200 is for
+// errors that came in an answer that began well. now is what a date in
+// Retry-After counts from. The message begins with what the server said.
+func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
+	c := readComplaint(status, body)
+	code := schemas.UpstreamError
+	for _, r := range rules {
+		if r.fits(&c) {
+			code = r.code
+			break
+		}
+	}
+	e := schemas.Errorf(code, "%s", c.message)
+	e.Param = c.param
+	e.RetryAfter = retryAfter(header, now)
+	return e
+}
+
+func (r *rule) fits(c *complaint) bool {
+	fits := len(r.status) == 0
+	for _, s := range r.status {
+		fits = fits || s == c.status || s == c.status/100
+	}
+	if !fits || len(r.words) == 0 {
+		return fits
+	}
+	for _, w := range r.words {
+		if strings.Contains(c.text, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// readComplaint reads an error's body: an object with "error" as an object, a
+// string, or a string that holds such an object again; an object that is the
+// error itself; plain text; nothing.
+func readComplaint(status int, body []byte) complaint {
+	c := complaint{status: status}
+	body = bytes.TrimSpace(body)
+	fields := errorFields(body, 3)
+	if fields == nil {
+		c.message = string(body)
+	} else {
+		c.message = firstText(fields, "message", "error", "detail", "msg")
+		c.param = firstText(fields, "param")
+		if n := statusIn(fields); status/100 == 2 && n != 0 {
+			c.status = n
+		}
+	}
+	c.text = strings.ToLower(c.message)
+	for _, key := range []string{"type", "code", "status", "error_type", "__type"} {
+		if t := firstText(fields, key); t != "" {
+			c.text += " " + strings.ToLower(t)
+		}
+	}
+	if details, ok := fields["details"]; ok {
+		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
+	}
+	c.message = cut(c.message, maxMessage)
+	if c.message == "" {
+		c.message = "status " + strconv.Itoa(status) + " " + http.StatusText(status) + ", without a word"
+	}
+	return c
+}
+
+// errorFields finds the innermost object that says what went wrong, at most depth
+// levels down. nil: there is none.
+func errorFields(body []byte, depth int) map[string]json.RawMessage {
+	var fields map[string]json.RawMessage
+	if depth == 0 || len(body) == 0 || json.Unmarshal(body, &fields) != nil {
+		return nil
+	}
+	inner, ok := fields["error"]
+	if !ok || isNull(inner) {
+		return fields
+	}
+	var text string
+	if json.Unmarshal(inner, &text) == nil {
+		inner = []byte(text)
+	}
+	if found := errorFields(inner, depth-1); found != nil {
+		return found
+	}
+	return fields
+}
+
+// firstText returns the first of the members that is a string that says something.
+func firstText(fields map[string]json.RawMessage, keys ...string) string {
+	for _, key := range keys {
+		var text string
+		if raw, ok := fields[key]; ok && json.Unmarshal(raw, &text) == nil && text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// statusIn returns the HTTP status that an error's body names, 0 if none.
+func statusIn(fields map[string]json.RawMessage) int {
+	for _, key := range []string{"code", "status", "status_code"} {
+		if n := atoi(fields[key]); n >= 400 && n < 600 {
+			return n
+		}
+	}
+	return 0
+}
+
+// retryAfter reads how long a server asked to be left alone, 0 if it did not.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
+		return seconds(ms / 1000)
+	}
+	v := h.Get("Retry-After")
+	if s, err := strconv.ParseFloat(v, 64); err == nil {
+		return seconds(s)
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return seconds(at.Sub(now).Seconds())
+	}
+	return 0
+}
+
+// seconds returns s as a Duration between 0 and a day.
+func seconds(s float64) time.Duration {
+	const day = 24 * 60 * 60
+	if !(s > 0) {
+		return 0
+	}
+	return time.Duration(min(s, day) * float64(time.Second))
+}
+
+// cut shortens text to at most n bytes of whole characters.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + "…"
+}

@@ -1,0 +1,109 @@
+package providers
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// Detect finds out what kind of server is at a URL. It never makes the server
+// load anything. client may be nil. A server that cannot be reached is an error
+// with the code schemas.Unreachable; one that answers, but like none of those
+// known, is an error with the code schemas.Unsupported.
+//
+// It also tells the two ways of llama-server apart, so it is worth asking where
+// the configuration says KindLlamaCpp.
+func Detect(ctx context.Context, url string, client *http.Client) (string, error) {
+	if client == nil {
+		transport := newTransport()
+		defer transport.CloseIdleConnections()
+		client = &http.Client{Transport: transport}
+	}
+	s := newServer(Config{Name: url, URL: url, HTTP: client})
+	for _, probe := range []func(context.Context, *server) (string, error){isSim, isLlamaSwap, isLlama, isOllama, byModels} {
+		kind, err := probe(ctx, &s)
+		if kind != "" {
+			return kind, nil
+		}
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if err != nil && schemas.AsError(err).Code == schemas.Unreachable {
+			return "", err
+		}
+	}
+	return "", schemas.Errorf(schemas.Unsupported, "%s: the server is none that we know", url)
+}
+
+func isSim(ctx context.Context, s *server) (string, error) {
+	var state simState
+	if err := s.call(ctx, http.MethodGet, s.root+"/sim/state", nil, &state); err != nil || state.Models == nil {
+		return "", err
+	}
+	return KindSim, nil
+}
+
+func isLlamaSwap(ctx context.Context, s *server) (string, error) {
+	var now running
+	if err := s.call(ctx, http.MethodGet, s.root+"/running", nil, &now); err != nil || now.Running == nil {
+		return "", err
+	}
+	return KindLlamaSwap, nil
+}
+
+// isLlama also knows a llama-server that still loads, and one that wants a key.
+func isLlama(ctx context.Context, s *server) (string, error) {
+	var p props
+	err := s.call(ctx, http.MethodGet, s.root+"/props", nil, &p)
+	switch {
+	case err != nil && schemas.AsError(err).Code == schemas.ModelLoading:
+		return KindLlamaCpp, nil
+	case err != nil:
+		return "", err
+	case p.Role == "router":
+		return KindLlamaRouter, nil
+	case p.TotalSlots > 0:
+		return KindLlamaCpp, nil
+	default:
+		return "", nil
+	}
+}
+
+func isOllama(ctx context.Context, s *server) (string, error) {
+	var version struct {
+		Version string `json:"version"`
+	}
+	if err := s.call(ctx, http.MethodGet, s.root+"/api/version", nil, &version); err != nil || version.Version == "" {
+		return "", err
+	}
+	var tags struct {
+		Models []json.RawMessage `json:"models"`
+	}
+	if err := s.call(ctx, http.MethodGet, s.root+"/api/tags", nil, &tags); err != nil {
+		return "", err
+	}
+	return KindOllama, nil
+}
+
+// byModels tells by who owns the models.
+func byModels(ctx context.Context, s *server) (string, error) {
+	p := OpenAI{*s}
+	list, err := p.list(ctx)
+	if err != nil {
+		if schemas.AsError(err).Code == schemas.Auth { // who asks for a key has something to offer
+			return KindOpenAI, nil
+		}
+		return "", err
+	}
+	for _, m := range list {
+		switch m.OwnedBy {
+		case "vllm":
+			return KindVLLM, nil
+		case "llamacpp":
+			return KindLlamaCpp, nil
+		}
+	}
+	return KindOpenAI, nil
+}

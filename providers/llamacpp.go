@@ -1,0 +1,260 @@
+package providers
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// pollEvery is how often a server is asked whether a load or unload is done.
+const pollEvery = 50 * time.Millisecond
+
+// LlamaServer is a llama-server that was started with a model. It holds that one
+// for as long as it runs.
+type LlamaServer struct {
+	*OpenAI
+}
+
+// props is what llama-server says of itself.
+type props struct {
+	Role       string `json:"role"` // "router" without a model
+	TotalSlots int    `json:"total_slots"`
+	Defaults   struct {
+		Ctx int `json:"n_ctx"` // of one slot
+	} `json:"default_generation_settings"`
+	Pooling string `json:"pooling_type"`
+}
+
+// Models implements Provider. It also asks for the slots, and the context that
+// each of them has.
+func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
+	models, err := p.OpenAI.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var own props
+	if err := p.call(ctx, http.MethodGet, p.root+"/props", nil, &own); err != nil {
+		if ctx.Err() != nil || schemas.AsError(err).Code == schemas.Unreachable {
+			return nil, err
+		}
+		return models, nil // props may be switched off
+	}
+	for i := range models {
+		models[i].Slots = own.TotalSlots
+		if own.Defaults.Ctx > 0 {
+			models[i].Context = own.Defaults.Ctx
+		}
+		if own.Pooling != "" && own.Pooling != "none" && !slices.Contains(models[i].Kinds, schemas.Embedding) {
+			models[i].Kinds = append(models[i].Kinds, schemas.Embedding)
+		}
+	}
+	return models, nil
+}
+
+// LlamaRouter is a llama-server that was started without a model and loads what
+// it is told to.
+type LlamaRouter struct {
+	*OpenAI
+}
+
+// Models implements Provider.
+func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
+	list, err := p.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]Model, 0, len(list))
+	for i := range list {
+		l := &list[i]
+		m := l.model()
+		if l.Status != nil {
+			m.Slots = l.Status.flag("--parallel", "-np")
+			// --ctx-size is of all slots together
+			if total := l.Status.flag("--ctx-size", "-c"); total > 0 && (l.Meta == nil || l.Meta.Ctx == 0) {
+				m.Context = total / max(1, m.Slots)
+			}
+			if slices.Contains(l.Status.Args, "--embeddings") || slices.Contains(l.Status.Args, "--embedding") {
+				m.Kinds = []schemas.Kind{schemas.Embedding}
+			}
+		}
+		models = append(models, m)
+	}
+	return models, nil
+}
+
+// Load implements Loader.
+func (p *LlamaRouter) Load(ctx context.Context, model string) error {
+	err := p.order(ctx, "load", model)
+	if err != nil && !says(err, "already running", "already loaded") {
+		if schemas.AsError(err).Code == schemas.Unsupported { // an unknown model's path is not found
+			return schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q to load", p.name, model)
+		}
+		return err
+	}
+	return p.until(ctx, model, func(s *loadStatus) (bool, error) {
+		switch s.state() {
+		case schemas.Resident:
+			return true, nil
+		case schemas.Loading:
+			return false, nil
+		default:
+			return true, p.loadFailure(model, s)
+		}
+	})
+}
+
+// Unload implements Loader.
+func (p *LlamaRouter) Unload(ctx context.Context, model string) error {
+	err := p.order(ctx, "unload", model)
+	if err != nil {
+		if says(err, "not running", "not loaded") {
+			return nil
+		}
+		return err
+	}
+	return p.until(ctx, model, func(s *loadStatus) (bool, error) {
+		return s.state() == schemas.Installed, nil
+	})
+}
+
+// order tells the router to load or unload. It answers before that is done.
+func (p *LlamaRouter) order(ctx context.Context, what, model string) error {
+	body := slicesConcat(`{"model":`, quote(model), `}`)
+	return p.call(ctx, http.MethodPost, p.root+"/models/"+what, body, nil)
+}
+
+// until polls the model's status until done says so.
+func (p *LlamaRouter) until(ctx context.Context, model string, done func(*loadStatus) (bool, error)) error {
+	return poll(ctx, func() (bool, error) {
+		list, err := p.list(ctx)
+		if err != nil {
+			return false, err
+		}
+		i := slices.IndexFunc(list, func(l listed) bool { return l.ID == model })
+		if i < 0 {
+			return false, schemas.Errorf(schemas.ModelNotFound, "%s: the model %q is not in the list any more", p.name, model)
+		}
+		if list[i].Status == nil {
+			return false, schemas.Errorf(schemas.Unsupported, "%s: the server has no router: it was started with its model", p.name)
+		}
+		return done(list[i].Status)
+	})
+}
+
+// loadFailure says why a load failed. The router tells no more than an exit code:
+// 137, or -9, is what is left of a process that the kernel killed, which it does
+// when memory runs out.
+func (p *LlamaRouter) loadFailure(model string, s *loadStatus) error {
+	if s.Log != "" {
+		return p.failure(http.StatusInternalServerError, nil, []byte(s.Log))
+	}
+	code := schemas.UpstreamError
+	if s.ExitCode == 137 || s.ExitCode == -9 || s.ExitCode == 9 {
+		code = schemas.OutOfMemory
+	}
+	return schemas.Errorf(code, "%s: the model %q did not load: its process ended with code %d", p.name, model, s.ExitCode)
+}
+
+// poll calls ready now and every pollEvery until it says so or fails.
+func poll(ctx context.Context, ready func() (bool, error)) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if ok, err := ready(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// says reports whether a server's error holds one of the texts. Use it only where
+// the server leaves no other way.
+func says(err error, texts ...string) bool {
+	var e *schemas.Error
+	return errors.As(err, &e) && slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(e.Message, t) })
+}
+
+// LlamaSwap is a llama-swap: it starts a server for a model when it is asked for
+// and stops it when another needs the room.
+type LlamaSwap struct {
+	*OpenAI
+}
+
+// running is what llama-swap runs now.
+type running struct {
+	Running []struct {
+		Model string `json:"model"`
+		State string `json:"state"`
+		Cmd   string `json:"cmd"`
+	} `json:"running"`
+}
+
+// Models implements Provider. The list calls a model loaded that still starts,
+// so what is there is taken from /running.
+func (p *LlamaSwap) Models(ctx context.Context) ([]Model, error) {
+	models, err := p.OpenAI.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var now running
+	if err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now); err != nil {
+		return nil, err
+	}
+	for i := range models {
+		models[i].State = schemas.Installed
+		for _, r := range now.Running {
+			if r.Model != models[i].Name {
+				continue
+			}
+			started := loadStatus{Value: r.State, Args: strings.Fields(r.Cmd)}
+			models[i].State = started.state()
+			models[i].Slots = started.flag("-np", "--parallel")
+			if total := started.flag("-c", "--ctx-size"); total > 0 {
+				models[i].Context = total / max(1, models[i].Slots)
+			}
+		}
+	}
+	return models, nil
+}
+
+// Load implements Loader. llama-swap has no order for it: it starts a model that
+// is asked for its health, and answers once that is up.
+func (p *LlamaSwap) Load(ctx context.Context, model string) error {
+	return p.call(ctx, http.MethodGet, p.root+"/upstream/"+escapePath(model)+"/health", nil, nil)
+}
+
+// Unload implements Loader. llama-swap answers once the model's server stopped.
+func (p *LlamaSwap) Unload(ctx context.Context, model string) error {
+	if err := p.call(ctx, http.MethodPost, p.root+"/api/models/unload/"+escapePath(model), nil, nil); err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
+		var now running
+		err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now)
+		gone := true
+		for _, r := range now.Running {
+			gone = gone && r.Model != model
+		}
+		return gone, err
+	})
+}
+
+// escapePath escapes a model's name for a path. Slashes stay: llama-swap takes
+// names that have them as they are.
+func escapePath(model string) string {
+	parts := strings.Split(model, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return strings.Join(parts, "/")
+}

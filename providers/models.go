@@ -1,0 +1,126 @@
+package providers
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A listed is a model in a list of OpenAI's API, with what servers add to it.
+type listed struct {
+	ID            string      `json:"id"`
+	OwnedBy       string      `json:"owned_by"`
+	MaxModelLen   int         `json:"max_model_len"`  // vLLM
+	ContextLength int         `json:"context_length"` // OpenRouter, llama-swap, llama-server's router
+	Status        *loadStatus `json:"status"`         // llama-server's router, llama-swap
+	Meta          *listedMeta `json:"meta"`           // llama-server
+	Architecture  struct {
+		Output []string `json:"output_modalities"`
+	} `json:"architecture"`
+}
+
+type listedMeta struct {
+	Ctx int `json:"n_ctx"`
+}
+
+// A loadStatus is what llama-server's router says of a model.
+type loadStatus struct {
+	Value    string   `json:"value"`
+	Args     []string `json:"args"`
+	Failed   bool     `json:"failed"`
+	ExitCode int      `json:"exit_code"`
+	Log      string   `json:"log"`
+}
+
+// list returns the server's list of models.
+func (p *OpenAI) list(ctx context.Context) ([]listed, error) {
+	var raw json.RawMessage
+	if err := p.call(ctx, http.MethodGet, p.v1+"/models", nil, &raw); err != nil {
+		return nil, err
+	}
+	var whole struct {
+		Data []listed `json:"data"`
+	}
+	err := json.Unmarshal(raw, &whole)
+	if err != nil {
+		err = json.Unmarshal(raw, &whole.Data) // Together's list is bare
+	}
+	if err != nil || whole.Data == nil {
+		return nil, schemas.Errorf(schemas.UpstreamError, "%s: the list of models is none: %.200s", p.name, raw)
+	}
+	return whole.Data, nil
+}
+
+// Models implements Provider.
+func (p *OpenAI) Models(ctx context.Context) ([]Model, error) {
+	list, err := p.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]Model, 0, len(list))
+	for i := range list {
+		m := list[i].model()
+		if p.quirk.hosted {
+			m.State = schemas.Remote
+		}
+		models = append(models, m)
+	}
+	return models, nil
+}
+
+// model returns what a list says of a model. A model without a status is there:
+// its server was started with it.
+func (l *listed) model() Model {
+	m := Model{
+		Name:    l.ID,
+		Kinds:   kindsByName(l.ID),
+		State:   schemas.Resident,
+		Context: max(l.MaxModelLen, l.ContextLength),
+	}
+	if slices.Contains(l.Architecture.Output, "embedding") || slices.Contains(l.Architecture.Output, "embeddings") {
+		m.Kinds = []schemas.Kind{schemas.Embedding}
+	}
+	if l.Meta != nil && l.Meta.Ctx > 0 {
+		m.Context = l.Meta.Ctx
+	}
+	if l.Status != nil {
+		m.State = l.Status.state()
+	}
+	return m
+}
+
+// state returns where the router says that a model is. A model that sleeps gave
+// its memory back, and wakes by a request.
+func (s *loadStatus) state() schemas.ModelState {
+	switch s.Value {
+	case "loaded", "ready", "stopping":
+		return schemas.Resident
+	case "loading", "starting":
+		return schemas.Loading
+	default:
+		return schemas.Installed
+	}
+}
+
+// flag returns the value of a command-line flag by any of its names, 0 without.
+func (s *loadStatus) flag(names ...string) int {
+	for i := 0; i+1 < len(s.Args); i++ {
+		if slices.Contains(names, s.Args[i]) {
+			return max(0, atoi([]byte(s.Args[i+1])))
+		}
+	}
+	return 0
+}
+
+// kindsByName guesses what a model can do where its server does not tell.
+func kindsByName(name string) []schemas.Kind {
+	low := strings.ToLower(name)
+	if strings.Contains(low, "embed") || strings.Contains(low, "bge") {
+		return []schemas.Kind{schemas.Embedding}
+	}
+	return []schemas.Kind{schemas.Chat, schemas.Completion}
+}

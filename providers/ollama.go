@@ -1,0 +1,251 @@
+package providers
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ollama/ollama/api"
+	"github.com/ollama/ollama/types/model"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// Ollama is an Ollama server, spoken to in its own dialect: that is the one that
+// loads and unloads, and that says when a stream failed.
+//
+// Models are named without ":latest", as people write them; the server takes
+// both.
+type Ollama struct {
+	server
+	shown sync.Map // digest → []schemas.Kind: what /api/show said, which never changes
+}
+
+// NewOllama returns the provider for an Ollama server.
+func NewOllama(cfg Config) *Ollama { return &Ollama{server: newServer(cfg)} }
+
+// tagged is a model in Ollama's list. Its capabilities are there since 0.32.
+type tagged struct {
+	api.ListModelResponse
+	Capabilities []model.Capability `json:"capabilities"`
+}
+
+// Models implements Provider.
+func (p *Ollama) Models(ctx context.Context) ([]Model, error) {
+	var tags struct {
+		Models []tagged `json:"models"`
+	}
+	if err := p.call(ctx, http.MethodGet, p.root+"/api/tags", nil, &tags); err != nil {
+		return nil, err
+	}
+	now, err := p.running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]Model, 0, len(tags.Models))
+	for i := range tags.Models {
+		m, err := p.model(ctx, &tags.Models[i], now)
+		if err != nil {
+			return nil, err
+		}
+		models = append(models, m)
+	}
+	return models, nil
+}
+
+// running returns what the server has in memory, by the models' short names. A
+// model appears only once its load has ended.
+func (p *Ollama) running(ctx context.Context) (map[string]api.ProcessModelResponse, error) {
+	var ps api.ProcessResponse
+	if err := p.call(ctx, http.MethodGet, p.root+"/api/ps", nil, &ps); err != nil {
+		return nil, err
+	}
+	now := make(map[string]api.ProcessModelResponse, len(ps.Models))
+	for _, m := range ps.Models {
+		now[shortName(m.Name)] = m
+	}
+	return now, nil
+}
+
+func shortName(name string) string { return strings.TrimSuffix(name, ":latest") }
+
+func (p *Ollama) model(ctx context.Context, t *tagged, now map[string]api.ProcessModelResponse) (Model, error) {
+	m := Model{Name: shortName(t.Name), Digest: t.Digest, State: schemas.Installed}
+	var err error
+	if m.Kinds, err = p.kinds(ctx, t); err != nil {
+		return Model{}, err
+	}
+	if t.RemoteHost != "" || t.RemoteModel != "" {
+		m.State = schemas.Remote
+		return m, nil
+	}
+	// The weights must fit at least. How much more a load takes, the server
+	// does not tell.
+	if t.Size > 0 {
+		m.Need = schemas.Known(schemas.Bytes(t.Size))
+	}
+	if r, ok := now[m.Name]; ok {
+		m.State, m.Context = schemas.Resident, r.ContextLength
+		if r.SizeVRAM > 0 { // 0 is also what a server says that runs on the CPU
+			m.VRAM = schemas.Known(schemas.Bytes(r.SizeVRAM))
+		}
+	}
+	return m, nil
+}
+
+// kinds returns what a model can do: from the list, or shown once per digest.
+func (p *Ollama) kinds(ctx context.Context, t *tagged) ([]schemas.Kind, error) {
+	if len(t.Capabilities) > 0 {
+		return kindsOf(t.Capabilities, t.Name), nil
+	}
+	if known, ok := p.shown.Load(t.Digest); ok {
+		if kinds, ok := known.([]schemas.Kind); ok {
+			return kinds, nil
+		}
+	}
+	var show api.ShowResponse
+	body := slicesConcat(`{"model":`, quote(t.Name), `}`)
+	if err := p.call(ctx, http.MethodPost, p.root+"/api/show", body, &show); err != nil {
+		if ctx.Err() != nil || schemas.AsError(err).Code == schemas.Unreachable {
+			return nil, err
+		}
+		return kindsByName(t.Name), nil // one damaged model must not hide the others
+	}
+	kinds := kindsOf(show.Capabilities, t.Name)
+	p.shown.Store(t.Digest, kinds)
+	return kinds, nil
+}
+
+func kindsOf(capabilities []model.Capability, name string) []schemas.Kind {
+	var kinds []schemas.Kind
+	for _, c := range capabilities {
+		switch c {
+		case model.CapabilityCompletion:
+			kinds = append(kinds, schemas.Chat, schemas.Completion)
+		case model.CapabilityEmbedding:
+			kinds = append(kinds, schemas.Embedding)
+		}
+	}
+	if kinds == nil {
+		return kindsByName(name)
+	}
+	return kinds
+}
+
+// Load implements Loader. The model stays until it is unloaded: it is not the
+// server that decides here when memory is needed.
+func (p *Ollama) Load(ctx context.Context, model string) error {
+	return p.keep(ctx, model, "-1")
+}
+
+// Unload implements Loader. The server lets running requests finish first.
+func (p *Ollama) Unload(ctx context.Context, model string) error {
+	if err := p.keep(ctx, model, "0"); err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
+		now, err := p.running(ctx)
+		_, there := now[shortName(model)]
+		return !there, err
+	})
+}
+
+// keep sends a request without a prompt, which only sets how long the model is
+// kept, and loads it if that is longer than nothing. A model that only embeds is
+// refused there, and loaded by embedding something.
+func (p *Ollama) keep(ctx context.Context, model, how string) error {
+	body := slicesConcat(`{"model":`, quote(model), `,"stream":false,"keep_alive":`+how+`}`)
+	err := p.call(ctx, http.MethodPost, p.root+"/api/generate", body, &json.RawMessage{})
+	if err == nil || !says(err, "does not support generate") {
+		return err
+	}
+	body = slicesConcat(`{"model":`, quote(model), `,"input":"a","keep_alive":`+how+`}`)
+	return p.call(ctx, http.MethodPost, p.root+"/api/embed", body, &json.RawMessage{})
+}
+
+// Generate implements Provider.
+func (p *Ollama) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
+	path := "/api/chat"
+	switch req.Kind {
+	case schemas.Chat:
+	case schemas.Completion:
+		path = "/api/generate"
+	default:
+		return Answer{}, schemas.Errorf(schemas.InvalidRequest, "%s: a job of the kind %q generates nothing", p.name, req.Kind)
+	}
+	body, err := toOllama(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	run := ollamaRun{kind: req.Kind, prompt: promptBytes(req.Body), created: time.Now().Unix()}
+	err = p.stream(ctx, p.root+path, body, req.Limits, func(r *bufio.Reader, chunk func()) error {
+		return p.relay(r, &run, chunk, emit)
+	})
+	if err != nil {
+		return Answer{}, err
+	}
+	return run.answer.whole(req.Kind, run.prompt), nil
+}
+
+// relay reads lines until the one that says "done".
+func (p *Ollama) relay(r *bufio.Reader, run *ollamaRun, chunk func(), emit func([]byte) error) error {
+	lines := lineReader{r: r}
+	send := func(data []byte) error {
+		if _, err := run.answer.add(data); err != nil {
+			return err
+		}
+		if err := emit(data); err != nil {
+			return &emitError{err}
+		}
+		return nil
+	}
+	for {
+		line, err := lines.line()
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			continue
+		}
+		data, err := run.chunk(line)
+		if err != nil {
+			return err
+		}
+		if run.failure != nil {
+			return p.failure(http.StatusOK, nil, line)
+		}
+		chunk()
+		if err := send(data); err != nil {
+			return err
+		}
+		if run.done {
+			return send(run.usage())
+		}
+	}
+}
+
+// Embed implements Embedder.
+func (p *Ollama) Embed(ctx context.Context, req Request) (Answer, error) {
+	body, err := toOllama(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	runCtx, w := newWatch(ctx, p.name, req.Limits)
+	defer w.stop()
+	raw, err := p.fetch(runCtx, http.MethodPost, p.root+"/api/embed", body)
+	if err != nil {
+		return Answer{}, verdict(ctx, runCtx, err)
+	}
+	a, err := ollamaEmbeddings(raw, promptBytes(req.Body))
+	if err != nil {
+		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: %s", p.name, err)
+	}
+	return a, nil
+}
+
+var errNoEmbeddings = errors.New("the answer has no embeddings")

@@ -1,0 +1,297 @@
+package providers
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// An ollamaRun turns the lines of one Ollama stream into OpenAI's chunks. It
+// belongs to the goroutine of the run.
+type ollamaRun struct {
+	kind    schemas.Kind
+	prompt  int   // bytes
+	created int64 // Unix seconds
+
+	answer  answer
+	head    []byte // what all chunks begin with, up to their choices
+	out     []byte // the newest chunk
+	calls   int    // tool calls so far
+	done    bool
+	failure []byte
+	counts  schemas.Usage // -1 for what the server didn't tell
+}
+
+// An ollamaLine is what a line holds, as text.
+type ollamaLine struct {
+	model    []byte
+	text     []byte // inside of a string
+	thinking []byte // inside of a string
+	calls    []byte
+	reason   []byte // with quotes
+	error    []byte
+	done     bool
+	prompt   int
+	eval     int
+}
+
+func readLine(line []byte) (ollamaLine, error) {
+	l := ollamaLine{prompt: -1, eval: -1}
+	s := scanner{b: line}
+	s.enter('{')
+	for {
+		k, ok := s.key()
+		if !ok {
+			break
+		}
+		if string(k) == "message" && s.peek() == '{' {
+			l.message(&s)
+			continue
+		}
+		v := s.value()
+		switch string(k) {
+		case "model":
+			l.model = v
+		case "response":
+			l.text = inside(v)
+		case "thinking":
+			l.thinking = inside(v)
+		case "done":
+			l.done = string(v) == "true"
+		case "done_reason":
+			l.reason = v
+		case "error":
+			if !isNull(v) {
+				l.error = v
+			}
+		case "prompt_eval_count":
+			l.prompt = atoi(v)
+		case "eval_count":
+			l.eval = atoi(v)
+		}
+	}
+	if !s.end() {
+		return l, errNotChunk
+	}
+	return l, nil
+}
+
+func (l *ollamaLine) message(s *scanner) {
+	s.enter('{')
+	for {
+		k, ok := s.key()
+		if !ok {
+			return
+		}
+		v := s.value()
+		switch string(k) {
+		case "content":
+			l.text = inside(v)
+		case "thinking":
+			l.thinking = inside(v)
+		case "tool_calls":
+			l.calls = v
+		}
+	}
+}
+
+// inside returns what stands between the quotes of a string, nil for no string.
+func inside(v []byte) []byte {
+	if len(v) < 2 || v[0] != '"' {
+		return nil
+	}
+	return v[1 : len(v)-1]
+}
+
+// chunk turns a line into a chunk, which is valid until the next call.
+func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
+	l, err := readLine(line)
+	if err != nil {
+		return nil, err
+	}
+	if l.error != nil {
+		o.failure = l.error
+		return nil, nil
+	}
+	first := o.head == nil
+	if first {
+		o.begin(l.model)
+	}
+	o.out = append(append(o.out[:0], o.head...), `{"index":0,`...)
+	if o.kind == schemas.Completion {
+		o.out = append(append(append(o.out, `"text":"`...), l.text...), '"')
+		if len(l.thinking) > 0 {
+			o.out = appendString(o.out, []byte("reasoning_content"), l.thinking)
+		}
+	} else if err := o.delta(&l, first); err != nil {
+		return nil, err
+	}
+	o.out = append(o.out, `,"finish_reason":`...)
+	if l.done {
+		o.done = true
+		o.counts = schemas.Usage{PromptTokens: l.prompt, CompletionTokens: l.eval}
+		o.out = append(o.out, o.finish(l.reason)...)
+	} else {
+		o.out = append(o.out, "null"...)
+	}
+	o.out = append(o.out, "}]}"...)
+	return o.out, nil
+}
+
+// begin makes the head of the chunks.
+func (o *ollamaRun) begin(model []byte) {
+	id, object := "chatcmpl-", "chat.completion.chunk"
+	if o.kind == schemas.Completion {
+		id, object = "cmpl-", "text_completion"
+	}
+	if inside(model) == nil {
+		model = []byte(`""`)
+	}
+	h := append([]byte(`{"id":"`), id...)
+	h = strconv.AppendUint(h, rand.Uint64(), 36) //nolint:gosec // an id, not a secret
+	h = append(append(append(h, `","object":"`...), object...), `","created":`...)
+	h = strconv.AppendInt(h, o.created, 10)
+	h = append(append(h, `,"model":`...), model...)
+	o.head = append(h, `,"choices":[`...)
+	o.out = make([]byte, 0, len(o.head)+256)
+}
+
+func (o *ollamaRun) delta(l *ollamaLine, first bool) error {
+	o.out = append(o.out, `"delta":{`...)
+	mark := len(o.out)
+	if first {
+		o.out = append(o.out, `,"role":"assistant"`...)
+	}
+	if len(l.thinking) > 0 {
+		o.out = appendString(o.out, []byte("reasoning_content"), l.thinking)
+	}
+	if len(l.text) > 0 || len(o.out) == mark && l.calls == nil && !l.done {
+		o.out = appendString(o.out, []byte("content"), l.text)
+	}
+	if l.calls != nil {
+		if err := o.toolCalls(l.calls); err != nil {
+			return err
+		}
+	}
+	if len(o.out) > mark {
+		o.out = slices.Delete(o.out, mark, mark+1) // the first comma
+	}
+	o.out = append(o.out, '}')
+	return nil
+}
+
+// toolCalls appends whole calls: Ollama sends their arguments as an object and at
+// once, OpenAI as a string.
+func (o *ollamaRun) toolCalls(raw []byte) error {
+	var calls []struct {
+		ID       string `json:"id"`
+		Function struct {
+			Name      string          `json:"name"`
+			Arguments json.RawMessage `json:"arguments"`
+		} `json:"function"`
+	}
+	if err := json.Unmarshal(raw, &calls); err != nil {
+		return errNotChunk
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	o.out = append(o.out, `,"tool_calls":[`...)
+	for i, c := range calls {
+		if i > 0 {
+			o.out = append(o.out, ',')
+		}
+		if c.ID == "" {
+			c.ID = "call_" + strconv.FormatUint(rand.Uint64(), 36) //nolint:gosec // an id, not a secret
+		}
+		o.out = append(o.out, `{"index":`...)
+		o.out = strconv.AppendInt(o.out, int64(o.calls), 10)
+		o.out = append(append(o.out, `,"id":`...), quote(c.ID)...)
+		o.out = append(append(o.out, `,"type":"function","function":{"name":`...), quote(c.Function.Name)...)
+		o.out = append(append(o.out, `,"arguments":`...), quote(string(c.Function.Arguments))...)
+		o.out = append(o.out, "}}"...)
+		o.calls++
+	}
+	o.out = append(o.out, ']')
+	return nil
+}
+
+// finish turns Ollama's reason into OpenAI's.
+func (o *ollamaRun) finish(reason []byte) string {
+	switch {
+	case o.calls > 0:
+		return `"tool_calls"`
+	case string(reason) == `"length"`:
+		return `"length"`
+	default:
+		return `"stop"`
+	}
+}
+
+// usage returns the last chunk: no choices, but the counts.
+func (o *ollamaRun) usage() []byte {
+	o.answer.usage = appendCounts(nil, o.counts)
+	u, _ := o.answer.readUsage(o.prompt)
+	o.answer.usage = nil
+	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
+	o.out = appendUsage(o.out, nil, u, false)
+	return append(o.out, '}')
+}
+
+// appendCounts appends the counts that are known as usage.
+func appendCounts(out []byte, u schemas.Usage) []byte {
+	out = append(out, '{')
+	if u.PromptTokens >= 0 {
+		out = append(out, `"prompt_tokens":`...)
+		out = strconv.AppendInt(out, int64(u.PromptTokens), 10)
+	}
+	if u.CompletionTokens >= 0 {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(out, `"completion_tokens":`...)
+		out = strconv.AppendInt(out, int64(u.CompletionTokens), 10)
+	}
+	return append(out, '}')
+}
+
+// ollamaEmbeddings turns the answer of /api/embed into OpenAI's.
+func ollamaEmbeddings(raw []byte, prompt int) (Answer, error) {
+	found, ok := members(raw)
+	if !ok {
+		return Answer{}, errNotChunk
+	}
+	var a answer
+	var data []byte
+	for _, m := range found {
+		switch string(m.key) {
+		case "model":
+			a.members = append(a.members, m)
+		case "prompt_eval_count":
+			a.usage = appendCounts(nil, schemas.Usage{PromptTokens: atoi(m.value), CompletionTokens: 0})
+		case "embeddings":
+			s := scanner{b: m.value}
+			s.enter('[')
+			for i := 0; s.element('[', ']'); i++ {
+				if i > 0 {
+					data = append(data, ',')
+				}
+				data = append(data, `{"object":"embedding","index":`...)
+				data = append(strconv.AppendInt(data, int64(i), 10), `,"embedding":`...)
+				data = append(append(data, s.value()...), '}')
+			}
+		}
+	}
+	if data == nil {
+		return Answer{}, errNoEmbeddings
+	}
+	u := embeddingUsage(&a, prompt)
+	out := append(make([]byte, 0, len(data)+128), `{"object":"list","model":`...)
+	out = append(out, quote(a.model())...)
+	out = append(append(append(out, `,"data":[`...), data...), `],"usage":`...)
+	out = appendUsage(out, nil, u, false)
+	return Answer{Body: append(out, '}'), Usage: u, Model: a.model()}, nil
+}

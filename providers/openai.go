@@ -1,0 +1,137 @@
+package providers
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// OpenAI is a server that speaks OpenAI's API. It cannot be told to load.
+type OpenAI struct {
+	server
+}
+
+// NewOpenAI returns the provider for a server that speaks OpenAI's API.
+func NewOpenAI(cfg Config) *OpenAI {
+	return &OpenAI{newServer(cfg)}
+}
+
+// Generate implements Provider. The server is always asked to stream: an answer
+// that is not streamed cannot be cancelled everywhere.
+func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
+	path := "/chat/completions"
+	switch req.Kind {
+	case schemas.Chat:
+	case schemas.Completion:
+		path = "/completions"
+	default:
+		return Answer{}, schemas.Errorf(schemas.InvalidRequest, "%s: a job of the kind %q generates nothing", p.name, req.Kind)
+	}
+	body, err := patch(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	var a answer
+	err = p.stream(ctx, p.v1+path, body, req.Limits, func(r *bufio.Reader, chunk func()) error {
+		return p.relay(r, &a, chunk, emit)
+	})
+	if err != nil {
+		return Answer{}, err
+	}
+	return a.whole(req.Kind, promptBytes(req.Body)), nil
+}
+
+// relay reads an event stream to its final marker: [DONE] after at least one
+// choice, or the end of the stream once every choice has its finish reason.
+func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byte) error) error {
+	events := sseReader{lines: lineReader{r: r}}
+	for {
+		data, err := events.next()
+		switch {
+		case errors.Is(err, io.EOF) && a.finished():
+			return nil
+		case err != nil:
+			return err
+		case len(data) == 0:
+			continue
+		case string(data) == "[DONE]":
+			if len(a.choices) == 0 {
+				return io.EOF
+			}
+			return nil
+		}
+		failure, err := a.add(data)
+		switch {
+		case err != nil:
+			return err
+		case failure != nil || a.failed():
+			return p.failure(http.StatusOK, nil, data)
+		}
+		chunk()
+		if err := emit(data); err != nil {
+			return &emitError{err}
+		}
+	}
+}
+
+// Embed implements Embedder.
+func (p *OpenAI) Embed(ctx context.Context, req Request) (Answer, error) {
+	body, err := patch(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	runCtx, w := newWatch(ctx, p.name, req.Limits)
+	defer w.stop()
+	raw, err := p.fetch(runCtx, http.MethodPost, p.v1+"/embeddings", body)
+	if err != nil {
+		return Answer{}, verdict(ctx, runCtx, err)
+	}
+	return p.readEmbeddings(raw, promptBytes(req.Body))
+}
+
+// readEmbeddings reads a list of embeddings and adds the usage if it is missing.
+func (p *OpenAI) readEmbeddings(raw []byte, prompt int) (Answer, error) {
+	found, ok := members(raw)
+	if !ok {
+		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer is not a JSON object", p.name)
+	}
+	var a answer
+	data := false
+	out := append(make([]byte, 0, len(raw)+96), `{"object":"list"`...)
+	for _, m := range found {
+		switch string(m.key) {
+		case "error":
+			if !isNull(m.value) {
+				return Answer{}, p.failure(http.StatusOK, nil, raw)
+			}
+		case "object":
+		case "usage":
+			a.usage = m.value
+		case "data":
+			data = true
+			out = appendMember(out, m)
+		default:
+			out = appendMember(out, m)
+			a.members = append(a.members, m)
+		}
+	}
+	if !data {
+		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer has no embeddings", p.name)
+	}
+	usage := embeddingUsage(&a, prompt)
+	out = append(out, `,"usage":`...)
+	out = appendUsage(out, nil, usage, false)
+	return Answer{Body: append(out, '}'), Usage: usage, Model: a.model()}, nil
+}
+
+// embeddingUsage counts only the prompt: nothing is generated.
+func embeddingUsage(a *answer, prompt int) schemas.Usage {
+	u, _ := a.readUsage(prompt)
+	u.CompletionTokens = 0
+	u.TotalTokens = u.PromptTokens
+	return u
+}

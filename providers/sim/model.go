@@ -1,0 +1,227 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A model is a model and what it does now. The server's mutex guards it.
+type model struct {
+	Model
+	state  schemas.ModelState
+	device int           // of a model that is not installed only
+	ready  chan struct{} // of a model that loads: closed when that ended
+	cut    chan struct{} // of a resident model: closed when it is unloaded under its requests
+	failed string        // why the last load failed
+	expire bool          // unload when nothing runs any more
+
+	busy    int
+	waiting []chan struct{} // for a slot, the first first: closed when it's theirs
+
+	failure  Failure
+	failures int // how many are left, where the failure is for a number of times
+	counts   Counts
+}
+
+// A problem is an error as it goes to the client.
+type problem struct {
+	status     int
+	text, kind string // kind: as llama-server types errors
+	retryAfter string
+	raw        string // the whole body, if it is given
+}
+
+func (p *problem) Error() string { return p.text }
+
+func noModel(name string) *problem {
+	return &problem{status: http.StatusBadRequest, text: fmt.Sprintf("model '%s' not found", name), kind: "invalid_request_error"}
+}
+
+// A seat is a slot that a request has.
+type seat struct {
+	model   Model
+	cut     <-chan struct{} // closed when the model is unloaded under the request
+	failure Failure
+}
+
+// beginLoad begins to load m: its memory is taken from now on. mu is held.
+func (s *Server) beginLoad(m *model) error {
+	for i, d := range s.cfg.Devices {
+		if s.used(i)+m.VRAM > d.Memory {
+			continue
+		}
+		m.state, m.device, m.failed, m.expire = schemas.Loading, i, "", false
+		ready := make(chan struct{})
+		m.ready = ready
+		m.counts.Loads++
+		fails := m.failure.Load && m.useFailure()
+		time.AfterFunc(m.LoadTime, func() { s.endLoad(m, ready, fails) })
+		return nil
+	}
+	return &problem{status: http.StatusInternalServerError, text: oom(m.VRAM), kind: "server_error"}
+}
+
+func oom(size schemas.Bytes) string {
+	return fmt.Sprintf("ggml_backend_cuda_buffer_type_alloc_buffer: allocating %.2f MiB on device 0: cudaMalloc failed: out of memory", float64(size)/float64(schemas.MiB))
+}
+
+// useFailure reports whether the failure still counts, and counts it.
+func (m *model) useFailure() bool {
+	if m.failure.Times == 0 {
+		return true
+	}
+	m.failures--
+	return m.failures >= 0
+}
+
+// endLoad ends the load that ready belongs to.
+func (s *Server) endLoad(m *model, ready chan struct{}, fails bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.ready != ready {
+		return // it was unloaded meanwhile
+	}
+	m.ready = nil
+	m.state, m.cut = schemas.Resident, make(chan struct{})
+	if fails {
+		m.state, m.cut, m.failed = schemas.Installed, nil, oom(m.VRAM)
+	}
+	close(ready)
+}
+
+// unload takes m out of memory, whatever it is doing. mu is held.
+func (s *Server) unload(m *model) {
+	if m.ready != nil {
+		close(m.ready)
+		m.ready = nil
+	}
+	if m.cut != nil {
+		close(m.cut)
+		m.cut = nil
+	}
+	m.state, m.expire = schemas.Installed, false
+	m.counts.Unloads++
+}
+
+// load has m loaded and waits for it. mu is held, but not while it waits.
+func (s *Server) load(ctx context.Context, m *model) error {
+	if m.state == schemas.Installed {
+		if err := s.beginLoad(m); err != nil {
+			return err
+		}
+	}
+	for m.state == schemas.Loading {
+		if err := s.wait(ctx, m.ready); err != nil {
+			return err
+		}
+	}
+	if m.state == schemas.Installed {
+		text := m.failed
+		if text == "" {
+			text = fmt.Sprintf("model name=%s failed to load", m.Name)
+		}
+		return &problem{status: http.StatusInternalServerError, text: text, kind: "server_error"}
+	}
+	return nil
+}
+
+// wait waits for c without the mutex, which is held before and after.
+func (s *Server) wait(ctx context.Context, c <-chan struct{}) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sit waits for a slot of a model, which is loaded for it if need be. The caller
+// leaves the seat in the end.
+func (s *Server) sit(ctx context.Context, name string) (seat, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.find(name)
+	if m == nil {
+		return seat{}, noModel(name)
+	}
+	for {
+		if m.state == schemas.Installed && s.cfg.NoAutoload {
+			return seat{}, &problem{status: http.StatusBadRequest, text: "model is not loaded", kind: "invalid_request_error"}
+		}
+		if err := s.load(ctx, m); err != nil {
+			if ctx.Err() != nil {
+				m.counts.Cancelled++
+			}
+			return seat{}, err
+		}
+		if err := s.slot(ctx, m); err != nil {
+			m.counts.Cancelled++
+			return seat{}, err
+		}
+		if m.state == schemas.Resident {
+			break
+		}
+		s.free(m) // it was unloaded while this one waited
+	}
+	m.counts.Started++
+	m.counts.Peak = max(m.counts.Peak, m.busy)
+	got := seat{model: m.Model, cut: m.cut}
+	if !m.failure.Load && m.failure != (Failure{}) && m.useFailure() {
+		got.failure = m.failure
+	}
+	return got, nil
+}
+
+// slot waits for a slot, in order. mu is held.
+func (s *Server) slot(ctx context.Context, m *model) error {
+	if m.busy < m.Slots {
+		m.busy++
+		return nil
+	}
+	mine := make(chan struct{})
+	m.waiting = append(m.waiting, mine)
+	if err := s.wait(ctx, mine); err != nil {
+		if i := slices.Index(m.waiting, mine); i >= 0 {
+			m.waiting = slices.Delete(m.waiting, i, i+1)
+		} else {
+			s.free(m) // it was given the slot just now
+		}
+		return err
+	}
+	return nil
+}
+
+// free gives a slot to the next one, or back. mu is held.
+func (s *Server) free(m *model) {
+	if len(m.waiting) > 0 {
+		close(m.waiting[0])
+		m.waiting = m.waiting[1:]
+		return
+	}
+	m.busy--
+	if m.busy == 0 && m.expire {
+		s.unload(m)
+	}
+}
+
+// leave gives the seat back and counts how the request ended.
+func (s *Server) leave(name string, end outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.find(name)
+	switch end {
+	case whole:
+		m.counts.Finished++
+	case gone:
+		m.counts.Cancelled++
+	case broken:
+	}
+	s.free(m)
+}

@@ -1,0 +1,416 @@
+package sim_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/sim"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const deadline = 20 * time.Second
+
+var dialects = []string{providers.KindSim, providers.KindOllama}
+
+func config() sim.Config {
+	return sim.Config{
+		Devices: []sim.Device{{ID: "sim-0", Memory: 4 * schemas.GiB}, {ID: "sim-1", Memory: 2 * schemas.GiB}},
+		Models: []sim.Model{
+			{Name: "fast", VRAM: schemas.GiB, Slots: 2, Tokens: 50, Context: 1 << 20},
+			{Name: "slow", VRAM: 3 * schemas.GiB, Slots: 2, Tokens: 1000, TokenInterval: 5 * time.Millisecond, LoadTime: 20 * time.Millisecond},
+			{Name: "two", VRAM: 2 * schemas.GiB},
+			{Name: "embed", VRAM: schemas.GiB, Kinds: []schemas.Kind{schemas.Embedding}},
+		},
+	}
+}
+
+// A rig is a simulated server and a provider that speaks to it.
+type rig struct {
+	*sim.Server
+	providers.Provider
+	ctx context.Context
+}
+
+func newRig(t testing.TB, kind string, cfg sim.Config) rig {
+	t.Helper()
+	s := sim.New(cfg)
+	srv := httptest.NewServer(s)
+	t.Cleanup(srv.Close)
+	tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}
+	t.Cleanup(tr.CloseIdleConnections)
+	p, err := providers.New(providers.Config{Name: "test", Kind: kind, URL: srv.URL, HTTP: &http.Client{Transport: tr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	t.Cleanup(cancel)
+	return rig{s, p, ctx}
+}
+
+func chat(model, prompt, more string) providers.Request {
+	return providers.Request{Kind: schemas.Chat, Model: model, Body: fmt.Appendf(nil, `{"messages":[{"role":"user","content":%q}]%s}`, prompt, more)}
+}
+
+func ignore([]byte) error { return nil }
+
+func text(t testing.TB, body []byte) (said, finish string) {
+	t.Helper()
+	var c struct {
+		Choices []struct {
+			Message      struct{ Content string }
+			FinishReason string `json:"finish_reason"`
+		}
+	}
+	if err := json.Unmarshal(body, &c); err != nil || len(c.Choices) != 1 {
+		t.Fatalf("%v in %s", err, body)
+	}
+	return c.Choices[0].Message.Content, c.Choices[0].FinishReason
+}
+
+// eventually waits until the server's counts say so.
+func eventually(t *testing.T, r rig, model string, ok func(sim.Counts) bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok(r.Counts(model)) {
+		select {
+		case <-r.ctx.Done():
+			t.Fatalf("never: %+v", r.Counts(model))
+		case <-tick.C:
+		}
+	}
+}
+
+func each(t *testing.T, test func(t *testing.T, r rig)) {
+	t.Helper()
+	for _, kind := range dialects {
+		t.Run(kind, func(t *testing.T) { test(t, newRig(t, kind, config())) })
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	whole := sim.Text("hi", 50)
+	stop := strings.Fields(whole)[5]
+	for _, c := range []struct{ more, want, finish string }{
+		{"", whole, "stop"},
+		{`,"max_tokens":7`, sim.Text("hi", 7), "length"},
+		{`,"max_tokens":70`, sim.Text("hi", 70), "length"},
+		{fmt.Sprintf(`,"stop":%q`, stop), whole[:strings.Index(whole, stop)], "stop"},
+		{fmt.Sprintf(`,"stop":["nowhere",%q]`, stop), whole[:strings.Index(whole, stop)], "stop"},
+	} {
+		each(t, func(t *testing.T, r rig) {
+			a, err := r.Generate(r.ctx, chat("fast", "hi", c.more), ignore)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said, finish := text(t, a.Body); said != c.want || finish != c.finish {
+				t.Errorf("%s: got %q (%s), want %q (%s)", c.more, said, finish, c.want, c.finish)
+			}
+		})
+	}
+	if sim.Text("hi", 50) == sim.Text("ho", 50) {
+		t.Error("all prompts have the same answer")
+	}
+}
+
+func TestNotStreamed(t *testing.T) {
+	s := httptest.NewServer(sim.New(config()))
+	defer s.Close()
+	defer s.Client().CloseIdleConnections()
+	for path, body := range map[string]string{
+		"/v1/chat/completions": `{"model":"fast","messages":[{"role":"user","content":"hi"}],"max_tokens":5}`,
+		"/v1/completions":      `{"model":"fast","prompt":"hi","max_tokens":5}`,
+		"/api/chat":            `{"model":"fast","messages":[{"role":"user","content":"hi"}],"stream":false,"options":{"num_predict":5}}`,
+		"/api/generate":        `{"model":"fast","prompt":"hi","stream":false,"options":{"num_predict":5}}`,
+	} {
+		resp, err := s.Client().Post(s.URL+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		want, _ := json.Marshal(sim.Text("hi", 5))
+		if err != nil || resp.StatusCode != http.StatusOK || !json.Valid(raw) || !bytes.Contains(raw, want) {
+			t.Errorf("%s: %d %s %v", path, resp.StatusCode, raw, err)
+		}
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for _, c := range []struct {
+		failure sim.Failure
+		want    schemas.Code
+		tokens  int
+	}{
+		{sim.Failure{After: 3, End: sim.EndCut}, schemas.StreamBroken, 3},
+		{sim.Failure{After: 3, End: sim.EndClean}, schemas.StreamBroken, 3},
+		{sim.Failure{After: 3, End: sim.EndError}, schemas.UpstreamError, 3},
+		{sim.Failure{After: 3, End: sim.EndGarbage}, schemas.UpstreamError, 3},
+		{sim.Failure{After: 3, End: sim.EndStall}, schemas.StreamBroken, 3},
+		{sim.Failure{After: 1000, End: sim.EndClean}, schemas.StreamBroken, 50},
+		{sim.Failure{Status: 503, RetryAfter: "3"}, schemas.Overloaded, 0},
+		{sim.Failure{Status: 500, Body: "CUDA error: out of memory"}, schemas.OutOfMemory, 0},
+	} {
+		each(t, func(t *testing.T, r rig) {
+			c.failure.Times = 1
+			r.Fail("fast", c.failure)
+			req, got := chat("fast", "hi", ""), ""
+			req.Limits.BetweenChunks = 300 * time.Millisecond
+			_, err := r.Generate(r.ctx, req, func(chunk []byte) error {
+				var d struct {
+					Choices []struct{ Delta struct{ Content string } }
+				}
+				if err := json.Unmarshal(chunk, &d); err != nil {
+					return err
+				}
+				if len(d.Choices) > 0 {
+					got += d.Choices[0].Delta.Content
+				}
+				return nil
+			})
+			var e *schemas.Error
+			if !errors.As(err, &e) || e.Code != c.want {
+				t.Errorf("%+v: %v", c.failure, err)
+			}
+			if want := sim.Text("hi", c.tokens); got != want {
+				t.Errorf("%+v: got %q, want %q", c.failure, got, want)
+			}
+			if c.failure.RetryAfter != "" && e.RetryAfter != 3*time.Second {
+				t.Errorf("retry after %s", e.RetryAfter)
+			}
+			if _, err := r.Generate(r.ctx, chat("fast", "hi", ""), ignore); err != nil {
+				t.Errorf("the failure was for one request: %v", err)
+			}
+		})
+	}
+}
+
+func TestCancelFreesTheSlot(t *testing.T) {
+	each(t, func(t *testing.T, r rig) {
+		ctx, cancel := context.WithCancel(r.ctx)
+		_, err := r.Generate(ctx, chat("slow", "hi", ""), func([]byte) error {
+			cancel()
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Cancelled == 1 })
+	})
+}
+
+func TestQueue(t *testing.T) {
+	each(t, func(t *testing.T, r rig) {
+		var wg sync.WaitGroup
+		errs := make([]error, 6)
+		for i := range errs {
+			wg.Go(func() {
+				_, errs[i] = r.Generate(r.ctx, chat("slow", fmt.Sprint(i), `,"max_tokens":5`), ignore)
+			})
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if c := r.Counts("slow"); c.Peak != 2 || c.Finished != 6 || c.Loads != 1 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// A waiting request shows no sign of life and can be cancelled.
+func TestCancelInQueue(t *testing.T) {
+	each(t, func(t *testing.T, r rig) {
+		ctx, stop := context.WithCancel(r.ctx)
+		var wg sync.WaitGroup
+		started := make(chan struct{}, 2000)
+		for range 2 {
+			wg.Go(func() {
+				_, _ = r.Generate(ctx, chat("slow", "hi", ""), func([]byte) error {
+					started <- struct{}{}
+					return nil
+				})
+			})
+		}
+		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Started == 2 })
+		<-started
+		req := chat("slow", "hi", "")
+		req.Limits.FirstToken = 50 * time.Millisecond
+		_, err := r.Generate(r.ctx, req, ignore)
+		if schemas.AsError(err).Code != schemas.Overloaded {
+			t.Errorf("%v", err)
+		}
+		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Cancelled == 1 })
+		stop()
+		wg.Wait()
+		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Cancelled == 3 })
+		if _, err := r.Generate(r.ctx, chat("slow", "hi", `,"max_tokens":2`), ignore); err != nil {
+			t.Errorf("the slots did not come back: %v", err)
+		}
+	})
+}
+
+// An unload under a running request cuts it in the router's dialect; Ollama lets
+// it finish first.
+func TestUnloadBusy(t *testing.T) {
+	each(t, func(t *testing.T, r rig) {
+		loader := r.Provider.(providers.Loader)
+		first, done := make(chan struct{}), make(chan error, 1)
+		var once sync.Once
+		go func() {
+			_, err := r.Generate(r.ctx, chat("slow", "hi", `,"max_tokens":40`), func([]byte) error {
+				once.Do(func() { close(first) })
+				return nil
+			})
+			done <- err
+		}()
+		<-first
+		if err := loader.Unload(r.ctx, "slow"); err != nil {
+			t.Fatal(err)
+		}
+		_, isOllama := r.Provider.(*providers.Ollama)
+		if err := <-done; (err == nil) != isOllama {
+			t.Errorf("the running request: %v", err)
+		}
+		models, err := r.Models(r.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range models {
+			if m.State == schemas.Resident {
+				t.Errorf("still there: %+v", m)
+			}
+		}
+	})
+}
+
+func TestDevices(t *testing.T) {
+	r := newRig(t, providers.KindSim, config())
+	loader := r.Provider.(providers.Loader)
+	for _, m := range []string{"slow", "two"} { // 3 of 4 GiB, then 2 of 2
+		if err := loader.Load(r.ctx, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	devices, err := r.Provider.(providers.DeviceReporter).Devices(r.ctx)
+	if err != nil || len(devices) != 2 {
+		t.Fatalf("%v %v", devices, err)
+	}
+	for i, free := range []schemas.Bytes{schemas.GiB, 0} {
+		if d := devices[i]; d.Free != schemas.Known(free) || d.ID != fmt.Sprintf("sim-%d", i) || d.Kind != "sim" {
+			t.Errorf("%+v", d)
+		}
+	}
+	if err := loader.Load(r.ctx, "fast"); err != nil {
+		t.Fatal(err)
+	}
+	err = loader.Load(r.ctx, "embed")
+	if schemas.AsError(err).Code != schemas.OutOfMemory {
+		t.Errorf("%v", err)
+	}
+	_, err = r.Provider.(providers.Embedder).Embed(r.ctx, providers.Request{Kind: schemas.Embedding, Model: "embed", Body: []byte(`{"input":"x"}`)})
+	if schemas.AsError(err).Code != schemas.OutOfMemory {
+		t.Errorf("a request that needs a load: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct {
+		req  providers.Request
+		want schemas.Code
+	}{
+		{chat("nope", "hi", ""), schemas.ModelNotFound},
+		{chat("embed", "hi", ""), schemas.Unsupported},
+		{chat("two", strings.Repeat("x", 20000), ""), schemas.ContextOverflow},
+	} {
+		each(t, func(t *testing.T, r rig) {
+			if _, err := r.Generate(r.ctx, c.req, ignore); err == nil || schemas.AsError(err).Code != c.want {
+				t.Errorf("%s: %v, want %s", c.req.Model, err, c.want)
+			}
+		})
+	}
+}
+
+func TestNoAutoload(t *testing.T) {
+	cfg := config()
+	cfg.NoAutoload = true
+	r := newRig(t, providers.KindSim, cfg)
+	if _, err := r.Generate(r.ctx, chat("fast", "hi", ""), ignore); schemas.AsError(err).Code != schemas.ModelLoading {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDetect(t *testing.T) {
+	s := httptest.NewServer(sim.New(sim.Default()))
+	defer s.Close()
+	kind, err := providers.Detect(t.Context(), s.URL, s.Client())
+	if err != nil || kind != providers.KindSim {
+		t.Errorf("%q %v", kind, err)
+	}
+}
+
+// One stream, as fast as it goes, read without a provider.
+func BenchmarkStream(b *testing.B) {
+	cfg := config()
+	cfg.Models[0].Context = 1 << 30
+	s := httptest.NewServer(sim.New(cfg))
+	defer s.Close()
+	defer s.Client().CloseIdleConnections()
+	body := fmt.Sprintf(`{"model":"fast","messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":%d}`, b.N)
+	resp, err := s.Client().Post(s.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, bufio.NewReaderSize(resp.Body, 64<<10))
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+}
+
+// The same through a provider: server and client on one machine.
+func BenchmarkGenerate(b *testing.B) {
+	for _, kind := range dialects {
+		b.Run(kind, func(b *testing.B) {
+			cfg := config()
+			cfg.Models[0].Context = 1 << 30
+			r := newRig(b, kind, cfg)
+			b.ReportAllocs()
+			if _, err := r.Generate(r.ctx, chat("fast", "hi", fmt.Sprintf(`,"max_tokens":%d`, b.N)), ignore); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+		})
+	}
+}
+
+// Short jobs one after the other: what a request costs.
+func BenchmarkShortJobs(b *testing.B) {
+	for _, kind := range dialects {
+		b.Run(kind, func(b *testing.B) {
+			r := newRig(b, kind, config())
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Generate(r.ctx, chat("fast", "hi", `,"max_tokens":1`), ignore); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,49 @@
+package providers
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// Sim is a simulated model server, providers/sim. It generates as OpenAI's
+// servers do, loads as llama-server's router does, and tells what no real server
+// tells: its devices and how much of them each model takes.
+type Sim struct {
+	LlamaRouter
+}
+
+// simState is what a simulated server says of itself.
+type simState struct {
+	Devices []schemas.Device `json:"devices"`
+	Models  []schemas.Model  `json:"models"`
+}
+
+func (p *Sim) state(ctx context.Context) (simState, error) {
+	var s simState
+	err := p.call(ctx, http.MethodGet, p.root+"/sim/state", nil, &s)
+	return s, err
+}
+
+// Models implements Provider.
+func (p *Sim) Models(ctx context.Context) ([]Model, error) {
+	s, err := p.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]Model, 0, len(s.Models))
+	for _, m := range s.Models {
+		models = append(models, Model{
+			Name: m.Name, Kinds: m.Kinds, State: m.State, VRAM: m.VRAM, Need: m.Need,
+			Slots: m.Slots, Context: m.Context, Digest: m.Digest,
+		})
+	}
+	return models, nil
+}
+
+// Devices implements DeviceReporter.
+func (p *Sim) Devices(ctx context.Context) ([]schemas.Device, error) {
+	s, err := p.state(ctx)
+	return s.Devices, err
+}

@@ -1,0 +1,144 @@
+package providers
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+const (
+	drainTime  = 50 * time.Millisecond // for the end of an answer, after its final marker
+	drainBytes = 64 << 10
+)
+
+// An emitError is an error of the caller's emit, on its way back to the caller.
+type emitError struct{ err error }
+
+func (e *emitError) Error() string { return e.err.Error() }
+
+// A watch ends a run that takes longer than its limits. It belongs to the
+// goroutine of the run.
+type watch struct {
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	name    string
+	between time.Duration
+	begun   bool
+}
+
+// newWatch begins to watch a run and returns the run's context. stop must be
+// called in the end.
+func newWatch(ctx context.Context, name string, lim Limits) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watch{cancel: cancel, name: name, between: lim.BetweenChunks}
+	if lim.FirstToken > 0 {
+		w.limit(lim.FirstToken, schemas.Errorf(schemas.Overloaded, "%s: no first token within the limit of %s (first_token)", name, lim.FirstToken))
+	}
+	return ctx, w
+}
+
+func (w *watch) limit(d time.Duration, cause error) {
+	cancel := w.cancel
+	w.timer = time.AfterFunc(d, func() { cancel(cause) })
+}
+
+// chunk says that a chunk has come.
+func (w *watch) chunk() {
+	switch {
+	case !w.begun:
+		w.begun = true
+		if w.timer != nil {
+			w.timer.Stop()
+			w.timer = nil
+		}
+		if w.between > 0 {
+			w.limit(w.between, schemas.Errorf(schemas.StreamBroken, "%s: no further chunk within the limit of %s (between_chunks)", w.name, w.between))
+		}
+	case w.timer != nil:
+		w.timer.Reset(w.between)
+	}
+}
+
+func (w *watch) stop() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.cancel(nil)
+}
+
+// stream sends body to target and has read take the answer. read calls chunk for
+// each chunk and returns nil once the final marker came; io.EOF before that is
+// its error. Errors come out as Generate promises them.
+func (s *server) stream(ctx context.Context, target string, body []byte, lim Limits, read func(r *bufio.Reader, chunk func()) error) error {
+	runCtx, w := newWatch(ctx, s.name, lim)
+	defer w.stop()
+	resp, err := s.open(runCtx, http.MethodPost, target, body)
+	if err != nil {
+		return verdict(ctx, runCtx, err)
+	}
+	defer resp.Body.Close()
+	r, ok := s.readers.Get().(*bufio.Reader)
+	if !ok {
+		r = bufio.NewReaderSize(nil, readerSize)
+	}
+	r.Reset(resp.Body)
+	defer func() {
+		r.Reset(nil)
+		s.readers.Put(r)
+	}()
+	if err := read(r, w.chunk); err != nil {
+		return s.broken(ctx, runCtx, err)
+	}
+	w.drain(r)
+	return nil
+}
+
+// drain reads what follows the final marker, so that the connection can serve the
+// next request. A server that does not end its answer loses the connection.
+func (w *watch) drain(r io.Reader) {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	late := time.AfterFunc(drainTime, func() { w.cancel(nil) })
+	defer late.Stop()
+	_, _ = io.CopyN(io.Discard, r, drainBytes) // the answer is whole, whatever happens here
+}
+
+// verdict returns why a run ended: its caller's reason, its limits, or err.
+func verdict(ctx, runCtx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var limit *schemas.Error
+	if errors.As(context.Cause(runCtx), &limit) {
+		return limit
+	}
+	return err
+}
+
+// broken turns an error in the middle of a stream into the one to return.
+func (s *server) broken(ctx, runCtx context.Context, err error) error {
+	var mine *emitError
+	if errors.As(err, &mine) {
+		return mine.err
+	}
+	var known *schemas.Error
+	var stray *strayLine
+	switch {
+	case errors.As(err, &known):
+	case errors.As(err, &stray):
+		known = s.failure(http.StatusOK, nil, stray.text)
+	case errors.Is(err, io.EOF):
+		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer ended without its final marker", s.name)
+	case errors.Is(err, errNotChunk):
+		known = schemas.Errorf(schemas.UpstreamError, "%s: %s", s.name, err)
+	default:
+		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer broke off: %s", s.name, err)
+	}
+	return verdict(ctx, runCtx, known)
+}

@@ -1,0 +1,248 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// lookTimeout bounds one look at a backend or at the devices.
+const lookTimeout = 5 * time.Second
+
+// hostedSlots is how many jobs a hosted model runs at once where nobody says.
+const hostedSlots = 8
+
+// A backend is what the node knows of one of its backends. It belongs to the
+// owner of the node.
+type backend struct {
+	Backend
+	healthy bool
+	trouble string           // why it is not
+	own     []schemas.Device // that it reports itself
+	models  []schemas.Model  // as users name them, by name; without Busy and LoadMS
+	index   map[string]int   // into models
+	busy    map[string]int   // slots that are taken, by model
+	took    map[string]int64 // how long the last load took in ms, by model
+	leaving map[string]*load // models about to be unloaded; nil load: by an operator
+	fresh   time.Time        // looks that began earlier show an older state
+	nudge   chan struct{}    // asks its watcher to look now
+}
+
+func newBackend(cfg Backend) *backend {
+	return &backend{
+		Backend: cfg,
+		trouble: "it was not reached yet",
+		index:   map[string]int{},
+		busy:    map[string]int{},
+		took:    map[string]int64{},
+		leaving: map[string]*load{},
+		nudge:   make(chan struct{}, 1),
+	}
+}
+
+// model returns a model as it is now.
+func (b *backend) model(name string) (schemas.Model, bool) {
+	i, ok := b.index[name]
+	if !ok {
+		return schemas.Model{}, false
+	}
+	m := b.models[i]
+	m.Busy, m.LoadMS = b.busy[name], b.took[name]
+	return m, true
+}
+
+// loader reports whether the backend can be told what to load.
+func (b *backend) loader() bool {
+	_, ok := b.Provider.(providers.Loader)
+	return ok
+}
+
+// poke has the backend looked at soon.
+func (b *backend) poke() {
+	select {
+	case b.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// serverName is the name by which the server knows a model.
+func (b Backend) serverName(model string) string { return strings.TrimPrefix(model, b.Prefix) }
+
+// A look is what was seen of a backend.
+type look struct {
+	backend string
+	began   time.Time
+	models  []providers.Model
+	devices []schemas.Device // of a providers.DeviceReporter
+	err     error
+}
+
+// look asks the server what it serves.
+func (b Backend) look(ctx context.Context) look {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	l := look{backend: b.Name, began: time.Now()}
+	if l.models, l.err = b.Provider.Models(ctx); l.err != nil {
+		return l
+	}
+	if r, ok := b.Provider.(providers.DeviceReporter); ok {
+		l.devices, l.err = r.Devices(ctx)
+	}
+	return l
+}
+
+// watchBackend looks at a backend again and again, until ctx ends.
+func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struct{}) {
+	for {
+		l := b.look(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		w.send(l)
+		select {
+		case <-ctx.Done():
+			return
+		case <-nudge:
+		case <-time.After(jitter(w.pace.poll)):
+		}
+	}
+}
+
+// jitter returns d, a tenth longer or shorter.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+func (l look) apply(_ context.Context, n *node) {
+	if b := n.backend(l.backend); b != nil {
+		n.see(b, l)
+	}
+}
+
+// see takes in what was seen of b, unless something newer is known.
+func (n *node) see(b *backend, l look) {
+	if l.began.Before(b.fresh) {
+		return
+	}
+	was := b.healthy
+	b.fresh, b.healthy, b.trouble = l.began, l.err == nil, ""
+	n.changed = true
+	if l.err != nil {
+		b.trouble = schemas.AsError(l.err).Message
+		if was {
+			n.w.cfg.Logger.Warn("backend is not healthy", "backend", b.Name, "err", l.err)
+		}
+		return
+	}
+	if !was {
+		n.w.cfg.Logger.Info("backend is healthy", "backend", b.Name, "models", len(l.models))
+	}
+	if l.devices != nil {
+		b.own = l.devices
+	}
+	b.models = b.models[:0]
+	for _, m := range l.models {
+		if b.serves(m.Name) {
+			b.models = append(b.models, b.describe(m))
+		}
+	}
+	slices.SortFunc(b.models, func(x, y schemas.Model) int { return cmp.Compare(x.Name, y.Name) })
+	clear(b.index)
+	for i := range b.models {
+		b.index[b.models[i].Name] = i
+	}
+}
+
+// serves reports whether a model is among those that the configuration names.
+func (b *backend) serves(name string) bool {
+	if name == "" || len(b.Prefix)+len(name) > schemas.MaxModelBytes {
+		return false // no job can name it
+	}
+	if len(b.Models) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(b.Models, func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return (err == nil && ok) || pattern == name
+	})
+}
+
+func (b *backend) describe(m providers.Model) schemas.Model {
+	slots := cmp.Or(b.Slots, m.Slots)
+	switch {
+	case slots > 0:
+	case m.State == schemas.Remote:
+		slots = hostedSlots
+	default:
+		slots = 1
+	}
+	return schemas.Model{
+		Name: b.Prefix + m.Name, Kinds: m.Kinds, State: m.State, VRAM: m.VRAM, Need: m.Need,
+		Slots: slots, Context: m.Context, Digest: m.Digest,
+	}
+}
+
+// devicesOf returns the devices that b's models load on.
+func (n *node) devicesOf(b *backend) []schemas.Device {
+	switch {
+	case b.own != nil:
+		return b.own
+	case b.Devices == nil:
+		return n.devices
+	}
+	var found []schemas.Device
+	for i, d := range n.devices {
+		if slices.Contains(b.Devices, d.ID) || slices.Contains(b.Devices, strconv.Itoa(i)) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// A reading is what the node's devices were seen to be.
+type reading struct{ devices []schemas.Device }
+
+func (r reading) apply(_ context.Context, n *node) { n.devices = r.devices }
+
+// watchDevices reads the devices again and again, until ctx ends.
+func (w *Worker) watchDevices(ctx context.Context) {
+	failing := false
+	for {
+		devices, err := w.readDevices(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			w.send(reading{devices})
+		case !failing:
+			w.cfg.Logger.Warn("devices cannot be read", "source", w.cfg.GPU.Source(), "err", err)
+			w.send(reading{}) // unknown, rather than as they were
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(w.pace.devices)):
+		}
+	}
+}
+
+var errNoDevices = errors.New("the node has no devices")
+
+func (w *Worker) readDevices(ctx context.Context) ([]schemas.Device, error) {
+	if w.cfg.GPU == nil {
+		return nil, errNoDevices
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return w.cfg.GPU.Devices(ctx)
+}

@@ -1,0 +1,207 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// An attempt runs one job and settles it. It belongs to its own goroutine.
+type attempt struct {
+	w       *Worker
+	number  uint64
+	offer   *offer
+	backend Backend
+	load    *load // to wait for; nil: none
+	lease   *lease
+	out     *outlet
+
+	loading  time.Duration // spent waiting for the load
+	began    time.Time     // when the backend was asked
+	first    time.Time     // when the first chunk came
+	streamed bool          // whether chunks were published
+}
+
+func newAttempt(w *Worker, t *task) *attempt {
+	a := &attempt{
+		w: w, number: t.number, offer: t.offer, backend: t.backend.Backend,
+		load: t.load, lease: t.lease, out: newOutlet(w.nc, t.lease, t.offer),
+	}
+	if job := t.offer.job; job.Abandon == schemas.AbandonCancel && schemas.IsInbox(job.Reply) {
+		a.out.probe, a.out.every = w.probeSubject(t.number), w.pace.probe
+	}
+	return a
+}
+
+// run runs the job until work ends, and settles it until life does.
+func (a *attempt) run(life, work context.Context) {
+	answer, err := a.work(work)
+	body, err := a.answerBody(answer, err)
+	s := settle(outcome{err: err, attempt: a.offer.attempt, attempts: a.offer.job.Attempts, began: a.streamed})
+	a.w.send(freed{number: a.number, code: s.code(), retry: s.retry()})
+	told := a.tell(life, s, body)
+	a.log(s, err, told)
+	a.w.send(settled{a.number})
+}
+
+// work runs the job on the backend. Where work ended, its cause is the error.
+func (a *attempt) work(work context.Context) (providers.Answer, error) {
+	job := a.offer.job
+	if !job.Deadline.IsZero() {
+		ctx, cancel := context.WithDeadlineCause(work, job.Deadline, errExpired)
+		defer cancel()
+		work = ctx
+	}
+	answer, err := a.generate(work)
+	if err != nil && work.Err() != nil && !errors.Is(err, errTimeout) {
+		err = context.Cause(work)
+	}
+	return answer, err
+}
+
+// generate says that the job is here, waits for its model and runs it.
+func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
+	if ctx.Err() != nil {
+		return providers.Answer{}, context.Cause(ctx)
+	}
+	if err := a.accepted(); err != nil {
+		return providers.Answer{}, err
+	}
+	if a.load != nil {
+		started := time.Now()
+		select {
+		case <-ctx.Done():
+			return providers.Answer{}, context.Cause(ctx)
+		case <-a.load.done:
+		}
+		a.loading = time.Since(started)
+		if a.load.err != nil {
+			return providers.Answer{}, a.load.err
+		}
+	}
+	limit := a.backend.Run
+	if a.offer.job.Timeout > 0 {
+		limit = a.offer.job.Timeout
+	}
+	run, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
+	defer cancel()
+	a.began = time.Now()
+	answer, err := a.ask(run)
+	if err != nil && run.Err() != nil {
+		err = context.Cause(run)
+	}
+	return answer, err
+}
+
+// ask has the backend run the job.
+func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
+	req := providers.Request{
+		Kind:   a.offer.job.Kind,
+		Model:  a.backend.serverName(a.offer.model),
+		Body:   a.offer.job.Body,
+		Limits: a.backend.Limits,
+	}
+	if req.Kind != schemas.Embedding {
+		return a.backend.Provider.Generate(ctx, req, a.emit)
+	}
+	e, ok := a.backend.Provider.(providers.Embedder)
+	if !ok {
+		return providers.Answer{}, schemas.Errorf(schemas.Unsupported, "backend %s computes no embeddings", a.backend.Name)
+	}
+	return e.Embed(ctx, req)
+}
+
+// accepted tells the client which node was chosen.
+func (a *attempt) accepted() error {
+	body, err := json.Marshal(schemas.Accepted{
+		Node: a.w.cfg.Node, Backend: a.backend.Name,
+		WaitedMS: a.offer.waited.Milliseconds(), Load: a.load != nil,
+	})
+	if err != nil {
+		return err
+	}
+	return a.out.publish(schemas.EventAccepted, body, time.Now())
+}
+
+// emit takes one chunk. It is the hot path: nothing is decoded or copied here.
+func (a *attempt) emit(chunk []byte) error {
+	now := time.Now()
+	if a.first.IsZero() {
+		a.first = now
+	}
+	if !a.offer.job.Stream {
+		if !a.lease.held(now) {
+			return errLost
+		}
+		return nil
+	}
+	if err := a.out.publish(schemas.EventChunk, chunk, now); err != nil {
+		if errors.Is(err, nats.ErrMaxPayload) {
+			return schemas.Errorf(schemas.Refused, "a chunk of %d bytes is over the limit of the NATS server", len(chunk))
+		}
+		return err
+	}
+	a.streamed = true
+	return nil
+}
+
+// headerRoom is what of a message's size is kept for its headers.
+const headerRoom = 4 << 10
+
+// answerBody is the body of an end that is ok, or the error that keeps it from
+// being one.
+func (a *attempt) answerBody(answer providers.Answer, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	run := a.stats(time.Now())
+	if n := answer.Usage.CompletionTokens; n > 1 && !a.first.IsZero() {
+		if took := time.Since(a.first).Seconds(); took > 0 {
+			run.TokensPerSec = float64(n-1) / took
+		}
+	}
+	body, err := schemas.AddRun(answer.Body, &run)
+	switch {
+	case err != nil:
+		return nil, schemas.Errorf(schemas.UpstreamError, "%s", err)
+	case int64(len(body)) > a.w.nc.MaxPayload()-headerRoom:
+		return nil, schemas.Errorf(schemas.Refused, "the answer of %d bytes is over the limit of the NATS server", len(body))
+	default:
+		return body, nil
+	}
+}
+
+// stats is how the job was run until now.
+func (a *attempt) stats(now time.Time) schemas.Run {
+	submitted := a.offer.received.Add(-a.offer.waited)
+	run := schemas.Run{
+		Node: a.w.cfg.Node, Backend: a.backend.Name, Attempt: a.offer.attempt,
+		QueuedMS: a.offer.waited.Milliseconds(), LoadMS: a.loading.Milliseconds(),
+		TotalMS: now.Sub(submitted).Milliseconds(),
+	}
+	if !a.first.IsZero() {
+		run.TTFTMS = a.first.Sub(submitted).Milliseconds()
+	}
+	return run
+}
+
+// log writes the one line about the attempt.
+func (a *attempt) log(s settlement, err, told error) {
+	logger := a.w.cfg.Logger.With("job", a.offer.job.ID, "model", a.offer.model, "backend", a.backend.Name, "attempt", a.offer.attempt)
+	switch {
+	case told != nil:
+		logger.Warn("job was not settled", "err", told)
+	case s.word == silence:
+		logger.Warn("job was given up", "err", err)
+	case err != nil:
+		logger.Warn("job failed", "err", err, "retry", s.word == nak)
+	default:
+		logger.Debug("job done", "took", time.Since(a.offer.received))
+	}
+}

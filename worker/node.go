@@ -1,0 +1,354 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A node is what a worker knows. It belongs to the goroutine of Run.
+type node struct {
+	w        *Worker
+	beside   *sync.WaitGroup
+	backends []*backend // in the order of the configuration
+	devices  []schemas.Device
+	tasks    map[taskKey]*task
+	numbers  map[uint64]*task // the same tasks
+	number   uint64           // of the last task
+	loads    []*load          // promised or under way, the oldest first
+
+	draining bool // takes no more jobs: an operator said so
+	leaving  bool // takes no more jobs: Run's context ended
+	aborting bool // gives back those it has
+
+	seq       uint64           // of the last state that was built
+	changed   bool             // since the last state that was published
+	reported  time.Time        // when that was
+	due       <-chan time.Time // when the next may be, where one waits
+	extending bool             // leases are being extended
+}
+
+func newNode(w *Worker, beside *sync.WaitGroup) *node {
+	return &node{
+		w:       w,
+		beside:  beside,
+		tasks:   map[taskKey]*task{},
+		numbers: map[uint64]*task{},
+		changed: true,
+	}
+}
+
+// A taskKey names one attempt at a job.
+type taskKey struct {
+	tenant, job string
+	attempt     uint64
+}
+
+// A task is an offer that the node accepted, until it is forgotten or settled.
+type task struct {
+	key      taskKey
+	number   uint64
+	offer    *offer
+	backend  *backend
+	slot     bool      // whether it holds a slot
+	load     *load     // what it waits for; nil: the model is there
+	accepted time.Time // when the answer was about to be sent
+
+	// Of a task that got its go.
+	lease *lease                  // nil before
+	began time.Time               // when it came
+	stop  context.CancelCauseFunc // ends the work, not the settling
+	drop  context.CancelCauseFunc // ends everything: the job is not ours
+
+	cause error // why a task must end that has no go yet
+	probe int   // the last probe that nobody heard
+}
+
+// end stops the task's work for cause. Its job is settled then.
+func (t *task) end(cause error) {
+	if t.stop == nil {
+		t.cause = cause
+		return
+	}
+	t.stop(cause)
+}
+
+// backend returns the backend of that name, or nil.
+func (n *node) backend(name string) *backend {
+	for _, b := range n.backends {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// added is a backend that the node gets while it runs.
+type added struct {
+	backend Backend
+	answer  chan error // has room for one
+}
+
+func (m added) apply(ctx context.Context, n *node) {
+	if n.backend(m.backend.Name) != nil {
+		m.answer <- fmt.Errorf("the node has a backend %s already", m.backend.Name)
+		return
+	}
+	n.add(ctx, m.backend)
+	m.answer <- nil
+}
+
+// add takes the backend in and begins to watch it.
+func (n *node) add(ctx context.Context, cfg Backend) {
+	b := newBackend(cfg)
+	n.backends = append(n.backends, b)
+	n.beside.Go(func() { n.w.watchBackend(ctx, cfg, b.nudge) })
+	n.changed = true
+}
+
+// offered is an offer that arrived.
+type offered struct{ *offer }
+
+func (m offered) apply(ctx context.Context, n *node) {
+	c := n.candidate(m.offer)
+	plan, reason := admit(c)
+	if reason != "" {
+		n.refuse(m.offer, reason)
+		return
+	}
+	n.number++
+	t := &task{
+		key:     m.offer.key(),
+		number:  n.number,
+		offer:   m.offer,
+		backend: n.backend(m.offer.backend),
+		slot:    true,
+		probe:   -1,
+	}
+	n.tasks[t.key], n.numbers[t.number] = t, t
+	t.backend.busy[m.offer.model]++
+	if c.load {
+		t.load = n.promise(t.backend, m.offer.model, m.offer.evict, plan)
+		t.load.offers++
+	}
+	n.changed = true
+	t.accepted = time.Now()
+	n.accept(t)
+}
+
+// candidate is what admit needs to know of an offer.
+func (n *node) candidate(o *offer) candidate {
+	c := candidate{draining: n.draining || n.leaving, kind: o.job.Kind, backend: o.backend, name: o.model}
+	_, c.again = n.tasks[o.key()]
+	b := n.backend(o.backend)
+	if b == nil {
+		return c
+	}
+	n.fill(&c, b, o.model, o.evict)
+	return c
+}
+
+// fill adds to c what the node knows of the backend and the model.
+func (n *node) fill(c *candidate, b *backend, model string, evict []string) {
+	c.known, c.healthy, c.trouble = true, b.healthy, b.trouble
+	m, ok := b.model(model)
+	if !ok {
+		return
+	}
+	c.served, c.model = true, m
+	_, c.leaving = b.leaving[model]
+	if !b.loader() || m.State == schemas.Resident || m.State == schemas.Remote {
+		return
+	}
+	c.load = true
+	if n.loadOf(b, model) != nil {
+		c.promised = true // its memory is reserved, or the server decides
+		return
+	}
+	for _, name := range evict {
+		v, ok := b.model(name)
+		_, leaving := b.leaving[name]
+		c.evict = append(c.evict, victim{
+			name:  name,
+			model: v,
+			idle:  ok && v.State == schemas.Resident && v.Busy == 0 && !leaving && n.loadOf(b, name) == nil,
+		})
+	}
+	c.rooms = n.rooms(b)
+}
+
+// claim is the go of an accepted offer.
+type claim struct {
+	number uint64
+	ack    string
+	lease  time.Duration // how long it lasts at least, when the go was sent; 0: unknown
+}
+
+func (m claim) apply(ctx context.Context, n *node) {
+	t := n.numbers[m.number]
+	if t == nil || t.lease != nil {
+		return // too late, or twice
+	}
+	now := time.Now()
+	// The go was sent after the accept: counted from there, the lease is shorter
+	// than it is, never longer.
+	l := newLease(m.ack, t.accepted, m.lease-n.w.pace.margin)
+	if !l.held(now) {
+		n.w.cfg.Logger.Warn("go came too late", "job", t.key.job, "model", t.offer.model, "attempt", t.key.attempt)
+		n.forget(t)
+		return
+	}
+	t.lease, t.began = l, now
+	life, drop := context.WithCancelCause(ctx)
+	work, stop := context.WithCancelCause(life)
+	t.stop, t.drop = stop, drop
+	if t.cause == nil && n.aborting {
+		t.cause = errDraining
+	}
+	if t.cause != nil {
+		stop(t.cause)
+	}
+	if t.load != nil {
+		t.load.offers--
+		t.load.wanted = t.load.wanted || t.cause == nil
+		n.dropUnwanted(t.load)
+		n.startLoads(ctx)
+	}
+	a := newAttempt(n.w, t)
+	n.beside.Go(func() {
+		defer drop(nil)
+		a.run(life, work)
+	})
+	n.changed = true
+}
+
+// forget lets go of an offer that nobody claimed.
+func (n *node) forget(t *task) {
+	n.free(t)
+	if t.load != nil {
+		t.load.offers--
+		n.dropUnwanted(t.load)
+	}
+	n.remove(t)
+}
+
+// free gives the task's slot back.
+func (n *node) free(t *task) {
+	if !t.slot {
+		return
+	}
+	t.slot = false
+	busy := t.backend.busy
+	if busy[t.offer.model]--; busy[t.offer.model] <= 0 {
+		delete(busy, t.offer.model)
+	}
+	n.changed = true
+}
+
+func (n *node) remove(t *task) {
+	delete(n.tasks, t.key)
+	delete(n.numbers, t.number)
+	n.changed = true
+}
+
+// disowned says that nobody heard that an offer was accepted.
+type disowned struct{ number uint64 }
+
+func (m disowned) apply(_ context.Context, n *node) {
+	if t := n.numbers[m.number]; t != nil && t.lease == nil {
+		n.forget(t)
+	}
+}
+
+// freed says that the backend is done with a job.
+type freed struct {
+	number uint64
+	code   schemas.Code
+	retry  time.Duration // when the queue delivers it again; -1: it does not
+}
+
+func (m freed) apply(_ context.Context, n *node) {
+	t := n.numbers[m.number]
+	if t == nil {
+		return
+	}
+	n.free(t)
+	done := schemas.JobDone{
+		Node: n.w.cfg.Node, Boot: n.w.boot,
+		Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
+		BusyMS: time.Since(t.began).Milliseconds(), Code: m.code, RetryMS: -1,
+	}
+	if m.retry >= 0 {
+		done.RetryMS = m.retry.Milliseconds()
+	}
+	n.w.publishJSON(schemas.NodeSubject(n.w.cfg.Node, "done"), done)
+	if m.code != "" && m.code.Verdict().Blame == schemas.BlameBackend {
+		t.backend.poke()
+	}
+}
+
+// settled says that nothing is left to do about a job.
+type settled struct{ number uint64 }
+
+func (m settled) apply(_ context.Context, n *node) {
+	if t := n.numbers[m.number]; t != nil {
+		n.free(t)
+		n.remove(t)
+	}
+}
+
+// cancelled asks to stop a job.
+type cancelled struct {
+	tenant, job string
+	schemas.Cancel
+}
+
+func (m cancelled) apply(_ context.Context, n *node) {
+	for key, t := range n.tasks {
+		if key.job != m.job || key.tenant != m.tenant || (m.Attempt != 0 && key.attempt > m.Attempt) {
+			continue
+		}
+		switch {
+		case !m.Void:
+			t.end(errCancelled)
+		case t.lease == nil:
+			n.forget(t)
+		default:
+			t.lease.lose()
+			t.drop(errVoid)
+		}
+	}
+}
+
+// sweep looks at what only time tells: claims, leases and their extension.
+func (n *node) sweep(ctx context.Context, now time.Time) {
+	var short []*lease
+	for _, t := range n.tasks {
+		switch {
+		case t.lease == nil:
+			if now.Sub(t.accepted) > n.w.pace.claim {
+				n.forget(t)
+			}
+		case !t.lease.held(now):
+			t.drop(errLost)
+		case t.lease.left(now) < n.w.pace.lease*2/3-n.w.pace.margin:
+			short = append(short, t.lease)
+		}
+	}
+	if len(short) == 0 || n.extending {
+		return
+	}
+	n.extending = true
+	n.beside.Go(func() {
+		n.w.extend(ctx, short)
+		n.w.send(extended{})
+	})
+}
+
+// extended says that the leases were extended, or could not be.
+type extended struct{}
+
+func (extended) apply(_ context.Context, n *node) { n.extending = false }

@@ -1,0 +1,118 @@
+package worker
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// report publishes the state if it changed and the last one is old enough; else
+// it sees to it that this is looked at again.
+func (n *node) report(now time.Time) {
+	if !n.changed || n.due != nil {
+		return
+	}
+	if wait := n.w.pace.burst - now.Sub(n.reported); wait > 0 {
+		n.due = time.After(wait)
+		return
+	}
+	n.changed, n.reported = false, now
+	n.w.publishJSON(schemas.NodeSubject(n.w.cfg.Node, "state"), n.state(now))
+}
+
+// state builds the next state.
+func (n *node) state(now time.Time) *schemas.NodeState {
+	n.seq++
+	s := &schemas.NodeState{
+		Node:         n.w.cfg.Node,
+		Boot:         n.w.boot,
+		Seq:          n.seq,
+		At:           now.UTC(),
+		Version:      n.w.cfg.Version,
+		Draining:     n.draining || n.leaving,
+		Devices:      slices.Clone(n.devices),
+		Backends:     make([]schemas.Backend, len(n.backends)),
+		Running:      make([]schemas.RunningJob, 0, len(n.tasks)),
+		Reservations: []schemas.Reservation{},
+	}
+	for i, b := range n.backends {
+		s.Backends[i] = n.backendState(b)
+		s.Devices = append(s.Devices, b.own...)
+	}
+	if s.Devices == nil {
+		s.Devices = []schemas.Device{}
+	}
+	for _, t := range n.tasks {
+		if t.lease != nil {
+			s.Running = append(s.Running, schemas.RunningJob{
+				Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
+				Model: t.offer.model, Backend: t.backend.Name,
+			})
+		}
+	}
+	for _, l := range n.loads {
+		if l.plan != nil {
+			s.Reservations = append(s.Reservations, schemas.Reservation{
+				Model: l.model, Backend: l.backend.Name, Devices: l.plan, Expires: l.expires.UTC(),
+			})
+		}
+	}
+	return s
+}
+
+func (n *node) backendState(b *backend) schemas.Backend {
+	s := schemas.Backend{
+		Name: b.Name, Kind: b.Kind, Healthy: b.healthy, Error: b.trouble,
+		Devices: []string{}, Models: make([]schemas.Model, len(b.models)),
+	}
+	for _, d := range n.devicesOf(b) {
+		s.Devices = append(s.Devices, d.ID)
+	}
+	copy(s.Models, b.models)
+	for i := range s.Models {
+		m := &s.Models[i]
+		m.Busy, m.LoadMS = b.busy[m.Name], b.took[m.Name]
+	}
+	for _, l := range n.loads {
+		if i, ok := b.index[l.model]; ok && l.backend == b && l.active && s.Models[i].State == schemas.Installed {
+			s.Models[i].State = schemas.Loading
+		}
+	}
+	return s
+}
+
+// accept answers an offer: yes, and where to send the go.
+func (n *node) accept(t *task) {
+	n.answer(t.offer.reply, n.w.goSubject(t.number), schemas.OfferAnswer{Accepted: true, Seq: n.seq + 1})
+}
+
+// refuse answers an offer: no, why not, and how things stand.
+func (n *node) refuse(o *offer, reason string) {
+	state := n.state(time.Now())
+	n.answer(o.reply, "", schemas.OfferAnswer{Reason: reason, Seq: state.Seq, State: state})
+}
+
+func (n *node) answer(subject, reply string, answer schemas.OfferAnswer) {
+	body, err := json.Marshal(answer)
+	if err == nil && reply == "" {
+		err = n.w.nc.Publish(subject, body)
+	} else if err == nil {
+		err = n.w.nc.PublishRequest(subject, reply, body)
+	}
+	if err != nil {
+		n.w.cfg.Logger.Warn("offer was not answered", "err", err)
+	}
+}
+
+// publishJSON publishes what is no job's. What is lost of it is said again.
+func (w *Worker) publishJSON(subject string, v any) {
+	body, err := json.Marshal(v)
+	if err == nil {
+		err = w.nc.Publish(subject, body)
+	}
+	if err != nil {
+		w.cfg.Logger.Warn("not published", "subject", subject, "err", err)
+	}
+}

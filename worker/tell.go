@@ -1,0 +1,127 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// Bounds of settling: an election of a cluster takes 5 to 7 s.
+const (
+	settleTimeout = 30 * time.Second
+	nakTimeout    = 5 * time.Second
+	giveUpDelay   = 5 * time.Second // before a job is tried again that could not be settled
+)
+
+// tell carries a settlement out: the dead letter, the event, then the word to
+// the queue, each only after the one before is safe. The job is given back where
+// that fails.
+func (a *attempt) tell(life context.Context, s settlement, body []byte) error {
+	if s.word == silence {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(life, settleTimeout)
+	defer cancel()
+	err := a.publish(ctx, s, body)
+	if err != nil {
+		s = settlement{word: nak, delay: giveUpDelay}
+	}
+	return errors.Join(err, a.say(life, s))
+}
+
+// publish publishes what a settlement has to be read by others.
+func (a *attempt) publish(ctx context.Context, s settlement, body []byte) error {
+	if s.err != nil {
+		var err error
+		if body, err = json.Marshal(schemas.Failure{Error: s.err, Run: a.stats(time.Now())}); err != nil {
+			return err
+		}
+	}
+	if s.dead {
+		if err := a.bury(ctx, s.err); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !a.lease.held(time.Now()):
+		return errLost
+	case s.event == schemas.EventEnd:
+		return a.out.end(ctx, s.status, body)
+	case s.event == schemas.EventRetry:
+		return a.out.publish(schemas.EventRetry, body, time.Now())
+	default:
+		return nil
+	}
+}
+
+// say gives the queue the last word about the delivery. It tries again while
+// the lease lasts.
+func (a *attempt) say(life context.Context, s settlement) error {
+	ctx, cancel := context.WithTimeout(life, settleTimeout)
+	defer cancel()
+	if s.word == nak {
+		a.lease.wire.Lock() // an extension after it would undo the delay
+		defer a.lease.wire.Unlock()
+		defer a.lease.lose()
+	}
+	left := a.lease.left(time.Now())
+	if left <= 0 {
+		return errLost
+	}
+	switch s.word {
+	case ack:
+		return broker.Ack(ctx, a.w.nc, a.lease.ack)
+	case term:
+		return broker.Term(ctx, a.w.nc, a.lease.ack, oneLine(s.err.Error()))
+	default:
+		ctx, cancel := context.WithTimeout(ctx, min(left, settleTimeout)) // nobody extends it now
+		defer cancel()
+		return broker.Nak(ctx, a.w.nc, a.lease.ack, s.delay)
+	}
+}
+
+// offerHeaders are what the dispatcher added to the job.
+var offerHeaders = []string{
+	schemas.HeaderTenant, schemas.HeaderModel, schemas.HeaderBackend,
+	schemas.HeaderEvict, schemas.HeaderWaited, schemas.HeaderFlow, schemas.HeaderAttempt,
+}
+
+// bury publishes the job as it was, and why it died, to the dead letters.
+func (a *attempt) bury(ctx context.Context, why *schemas.Error) error {
+	if !a.lease.held(time.Now()) {
+		return errLost
+	}
+	header := nats.Header{}
+	for k, v := range a.offer.header {
+		// The queue's own headers were for the queue: an expected sequence, say.
+		if k == schemas.HeaderMsgID || (!strings.HasPrefix(k, "Nats-") && !slices.Contains(offerHeaders, k)) {
+			header[k] = v
+		}
+	}
+	header[schemas.HeaderDeadCode] = []string{string(why.Code)}
+	header[schemas.HeaderDeadMessage] = []string{oneLine(why.Message)}
+	header[schemas.HeaderDeadAt] = []string{time.Now().UTC().Format(time.RFC3339)}
+	return broker.PublishStored(ctx, a.w.nc, &nats.Msg{
+		Subject: schemas.DeadPrefix + strings.TrimPrefix(a.offer.subject, schemas.JobsPrefix),
+		Header:  header,
+		Data:    a.offer.job.Body,
+	})
+}
+
+// oneLine makes a text fit for a header: one line, not too long.
+func oneLine(s string) string {
+	const most = 500
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,188 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker/brokertest"
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// newTestAttempt is an attempt at a job of an inbox, whose events are returned.
+func newTestAttempt(t *testing.T, lasts time.Duration) (*attempt, *nats.Subscription) {
+	t.Helper()
+	nc := brokertest.Connect(t, brokertest.Start(t))
+	h := offerHeader()
+	h.Set(schemas.HeaderReply, nc.NewInbox())
+	events, err := nc.SubscribeSync(h.Get(schemas.HeaderReply))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := readOffer(h, []byte(`{"stream":true}`), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLease("nobody", time.Now(), lasts)
+	return &attempt{w: &Worker{nc: nc}, offer: o, lease: l, out: newOutlet(nc, l, o)}, events
+}
+
+func TestNothingIsSaidWithoutALease(t *testing.T) {
+	a, events := newTestAttempt(t, 0)
+	if err := a.emit([]byte(`{}`)); !errors.Is(err, errLost) {
+		t.Errorf("a chunk: %v", err)
+	}
+	a.offer.job.Stream = false
+	if err := a.emit([]byte(`{}`)); !errors.Is(err, errLost) {
+		t.Errorf("a chunk that nobody wants: %v", err)
+	}
+	for name, s := range map[string]settlement{
+		"ok":    settle(outcome{attempt: 1, attempts: 4}),
+		"retry": settle(outcome{err: errDraining, attempt: 1, attempts: 4, began: true}),
+		"dead":  settle(outcome{err: errDraining, attempt: 1, attempts: 1}),
+	} {
+		if err := a.tell(t.Context(), s, []byte(`{}`)); !errors.Is(err, errLost) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := a.w.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, _ := events.Pending(); n != 0 {
+		t.Errorf("%d events", n)
+	}
+}
+
+func TestAnswersTheServerCannotCarry(t *testing.T) {
+	a, _ := newTestAttempt(t, time.Hour)
+	huge := []byte(`{"x":"` + strings.Repeat("y", int(a.w.nc.MaxPayload())) + `"}`)
+	_, err := a.answerBody(providers.Answer{Body: huge}, nil)
+	if e := schemas.AsError(err); e.Code != schemas.Refused {
+		t.Errorf("an answer: %v", err)
+	}
+	if e := schemas.AsError(a.emit(huge)); e.Code != schemas.Refused {
+		t.Errorf("a chunk: %v", e)
+	}
+	if _, err := a.answerBody(providers.Answer{Body: []byte("[]")}, nil); schemas.AsError(err).Code != schemas.UpstreamError {
+		t.Errorf("an answer that is no object: %v", err)
+	}
+}
+
+func TestTwoProbesInARow(t *testing.T) {
+	for _, tt := range []struct {
+		probes []int
+		gone   bool
+	}{
+		{[]int{1}, false},
+		{[]int{1, 3, 5}, false}, // it heard those between
+		{[]int{2, 2}, false},    // the same one
+		{[]int{1, 3, 4}, true},
+	} {
+		work, stop := context.WithCancelCause(t.Context())
+		n := &node{numbers: map[uint64]*task{7: {stop: stop, probe: -1}}}
+		for _, p := range tt.probes {
+			unheard{7, p}.apply(t.Context(), n)
+		}
+		if gone := errors.Is(context.Cause(work), errGone); gone != tt.gone {
+			t.Errorf("%v: gone %t", tt.probes, gone)
+		}
+		stop(nil)
+	}
+}
+
+func TestDevicesOfABackend(t *testing.T) {
+	n := &node{devices: []schemas.Device{{ID: "GPU-a"}, {ID: "GPU-b"}, {ID: "GPU-c"}}}
+	own := []schemas.Device{{ID: "sim-0"}}
+	for _, tt := range []struct {
+		names []string
+		own   []schemas.Device
+		want  []string
+	}{
+		{nil, nil, []string{"GPU-a", "GPU-b", "GPU-c"}},
+		{[]string{}, nil, nil},
+		{[]string{"GPU-c", "0"}, nil, []string{"GPU-a", "GPU-c"}},
+		{[]string{"0"}, own, []string{"sim-0"}},
+	} {
+		var got []string
+		for _, d := range n.devicesOf(&backend{Backend: Backend{Devices: tt.names}, own: tt.own}) {
+			got = append(got, d.ID)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%v: %v, want %v", tt.names, got, tt.want)
+		}
+	}
+}
+
+func TestDescribesModels(t *testing.T) {
+	for _, tt := range []struct {
+		cfg   Backend
+		model providers.Model
+		slots int
+	}{
+		{Backend{}, providers.Model{}, 1},
+		{Backend{}, providers.Model{Slots: 4}, 4},
+		{Backend{Slots: 3}, providers.Model{Slots: 4}, 3},
+		{Backend{}, providers.Model{State: schemas.Remote}, 8},
+		{Backend{Slots: 2}, providers.Model{State: schemas.Remote}, 2},
+	} {
+		tt.cfg.Prefix, tt.model.Name = "far/", "m"
+		b := newBackend(tt.cfg)
+		if m := b.describe(tt.model); m.Slots != tt.slots || m.Name != "far/m" || b.serverName(m.Name) != "m" {
+			t.Errorf("%+v: %+v", tt, m)
+		}
+	}
+	b := newBackend(Backend{Models: []string{"llama3.2", "qwen3:*"}})
+	for name, want := range map[string]bool{"llama3.2": true, "qwen3:8b": true, "llama3": false, "": false} {
+		if b.serves(name) != want {
+			t.Errorf("serves %q: %t", name, !want)
+		}
+	}
+}
+
+func TestAnOlderLookIsNotBelieved(t *testing.T) {
+	a, _ := newTestAttempt(t, time.Hour)
+	n := newNode(&Worker{nc: a.w.nc, cfg: Config{Logger: brokertest.Log(t)}}, nil)
+	b := newBackend(Backend{Name: "b"})
+	n.backends = []*backend{b}
+	now := time.Now()
+	seen := func(began time.Time, state schemas.ModelState) {
+		look{backend: "b", began: began, models: []providers.Model{{Name: "m", State: state}}}.apply(t.Context(), n)
+	}
+	seen(now, schemas.Resident)
+	seen(now.Add(-time.Second), schemas.Installed)
+	if m, _ := b.model("m"); m.State != schemas.Resident {
+		t.Errorf("model %+v", m)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	a, _ := newTestAttempt(t, time.Hour)
+	p := instant{}
+	for name, cfg := range map[string]Config{
+		"no node":       {},
+		"a bad node":    {Node: "gpu.1"},
+		"no provider":   {Node: "n", Backends: []Backend{{Name: "b"}}},
+		"no name":       {Node: "n", Backends: []Backend{{Provider: p}}},
+		"a bad pattern": {Node: "n", Backends: []Backend{{Name: "b", Provider: p, Models: []string{"[x"}}}},
+		"two of a name": {Node: "n", Backends: []Backend{{Name: "b", Provider: p}, {Name: "b", Provider: p}}},
+	} {
+		if _, err := New(a.w.nc, cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	if got := oneLine("a\r\n b\tc"); got != "a b c" {
+		t.Errorf("%q", got)
+	}
+	if got := oneLine(strings.Repeat("é", 400)); len(got) > 510 || strings.ContainsRune(got, '\uFFFD') {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
