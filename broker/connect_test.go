@@ -86,7 +86,7 @@ func TestConnectAs(t *testing.T) {
 	host := strings.TrimPrefix(srv.ClientURL(), "nats://")
 	good := contextFile(t, "good", map[string]string{"url": srv.ClientURL(), "user": "alice", "password": secret})
 	nowhere := fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))
-	_ = contextFile(t, "bad", map[string]string{"url": nowhere, "creds": "/nonexistent.creds", "token": "x"})
+	_ = contextFile(t, "bad", map[string]string{"url": nowhere, "user": "mallory", "password": "x"})
 	for _, tt := range []struct {
 		name string
 		cfg  broker.ConnectConfig

@@ -112,6 +112,23 @@ func TestPublishStoredWaitsForTheStream(t *testing.T) {
 	}
 }
 
+func TestPublishStoredSaysThatAFlowIsFull(t *testing.T) {
+	nc := brokertest.Connect(t, brokertest.Start(t))
+	js := brokertest.Setup(t, nc)
+	ctx := within(t, patience)
+	if err := broker.Setup(ctx, js, broker.StreamsConfig{MaxJobsPerFlow: 1}); err != nil {
+		t.Fatal(err)
+	}
+	submit(t, js, 1)
+	err := broker.PublishStored(ctx, nc, &nats.Msg{Subject: flow, Data: []byte("x")})
+	if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "maximum messages per subject exceeded") {
+		t.Errorf("the error is %v", err)
+	}
+	if err := broker.PublishStored(ctx, nc, &nats.Msg{Subject: flow + "x", Data: []byte("x")}); err != nil {
+		t.Errorf("another flow is full, too: %v", err)
+	}
+}
+
 // A server that restarts in between costs a retry, and no end is stored twice.
 func TestPublishEndSurvivesARestart(t *testing.T) {
 	dir := t.TempDir()

@@ -31,7 +31,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 func submit(t *testing.T, js jetstream.JetStream, n int) {
 	t.Helper()
 	for i := range n {
-		if _, err := js.Publish(within(t, patience), flow, fmt.Appendf(nil, "job %d", i)); err != nil {
+		job := &nats.Msg{Subject: flow, Data: fmt.Appendf(nil, "job %d", i)}
+		if err := broker.PublishStored(within(t, patience), js.Conn(), job); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -42,7 +43,11 @@ func deliver(t *testing.T, js jetstream.JetStream, ackWait time.Duration) jetstr
 	t.Helper()
 	cfg := broker.ConsumerConfig(flow, 100, 0)
 	cfg.AckWait = ackWait
-	c, err := js.CreateOrUpdateConsumer(within(t, patience), broker.StreamJobs, cfg)
+	ctx := within(t, patience)
+	c, err := js.CreateOrUpdateConsumer(ctx, broker.StreamJobs, cfg)
+	for ; broker.Transient(err) && ctx.Err() == nil; waitFor(t, 20*time.Millisecond) {
+		c, err = js.CreateOrUpdateConsumer(ctx, broker.StreamJobs, cfg)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,3 +57,24 @@ func TestSplitURL(t *testing.T) {
 		}
 	}
 }
+
+// An identity that is set leaves nothing of the context's.
+func TestIdentityIsWhole(t *testing.T) {
+	o := nats.Options{
+		User: "mallory", Password: "x", Token: "x", Nkey: "x",
+		UserJWT:     func() (string, error) { return "x", nil },
+		SignatureCB: func([]byte) ([]byte, error) { return nil, nil },
+	}
+	opts, err := identityOptions(&ConnectConfig{User: "alice", Password: "y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range opts {
+		if err := set(&o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.User != "alice" || o.Password != "y" || o.Token != "" || o.Nkey != "" || o.UserJWT != nil || o.SignatureCB != nil {
+		t.Errorf("the identity is mixed: %+v", o)
+	}
+}

@@ -28,7 +28,7 @@ func request(ctx context.Context, nc *nats.Conn, msg *nats.Msg, read func(*nats.
 	var last error
 	for {
 		reply, err := requestOnce(ctx, nc, msg, read)
-		if err == nil || !transient(err) && !errors.Is(err, context.Canceled) {
+		if err == nil || !Transient(err) && !errors.Is(err, context.Canceled) {
 			return reply, err
 		}
 		if last == nil || ctx.Err() == nil {

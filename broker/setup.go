@@ -26,6 +26,7 @@ const (
 	codeSubjectOverlap    jetstream.ErrorCode = 10065
 	codeReplicasNeedMore  jetstream.ErrorCode = 10074 // replicas on a server without a cluster
 	codeWrongSeq          jetstream.ErrorCode = 10071
+	codeStreamFull        jetstream.ErrorCode = 10077 // of one subject, or as a whole
 	codeWrongSeqInFlight  jetstream.ErrorCode = 10164 // another write of the subject is not decided yet
 )
 
@@ -57,13 +58,13 @@ func setupStream(ctx context.Context, js jetstream.JetStream, want jetstream.Str
 		tctx, cancel := context.WithTimeout(ctx, setupTimeout)
 		defer cancel()
 		last = trySetup(tctx, js, want)
-		if last != nil && !transient(last) {
+		if last != nil && !Transient(last) {
 			return struct{}{}, backoff.Permanent(explain(ctx, js, want, last))
 		}
 		return struct{}{}, last
 	}
 	_, err := backoff.Retry(ctx, attempt, backoff.WithBackOff(newBackOff()), backoff.WithMaxElapsedTime(0))
-	if err != nil && ctx.Err() != nil && last != nil && transient(last) {
+	if err != nil && ctx.Err() != nil && last != nil && Transient(last) {
 		return fmt.Errorf("%w; last answer: %w; %s", context.Cause(ctx), last, noAnswerHint)
 	}
 	return err
@@ -119,11 +120,14 @@ func unchangeable(have, want jetstream.StreamConfig) string {
 	return strings.Join(diff, "; ")
 }
 
-// transient reports whether an error of JetStream may pass by itself.
-func transient(err error) bool {
+// Transient reports whether an error of NATS or JetStream may pass by itself, so
+// that the same should be asked again: no answer, no connection for now, a
+// cluster that elects a leader or moves a stream. A full stream is not transient:
+// whoever publishes there should hear of it.
+func Transient(err error) bool {
 	switch codeOf(err) {
 	case 0: // no answer of JetStream
-	case codeNotEnabledForUser, jetstream.JSErrCodeJetStreamNotEnabled:
+	case codeNotEnabledForUser, jetstream.JSErrCodeJetStreamNotEnabled, codeStreamFull:
 		return false
 	case codeNameInUse, jetstream.JSErrCodeStreamNotFound: // another process was faster
 		return true

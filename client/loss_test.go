@@ -163,3 +163,27 @@ func TestInboxEndDuringReconnect(t *testing.T) {
 		t.Errorf("got %v, want ErrLost", err)
 	}
 }
+
+// A job that is over may have its end on the way still.
+func TestInboxEndAfterReconnect(t *testing.T) {
+	srv := start(t)
+	g := &gate{}
+	nc := connect(t, srv, nats.SetCustomDialer(g))
+	setup(t, nc)
+	answered := make(chan struct{}, 8)
+	answerAPI(t, srv, func(string) string { answered <- struct{}{}; return `{"job":"x","state":"ok"}` })
+	job := client.Chat("m", "hi")
+	job.Inbox = true
+	s, err := newClient(t, nc, client.Options{}).Run(deadline(t), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-answered
+		serve(t, srv, hello)
+	}()
+	cut(t, srv, nc, g)()
+	if got, err := read(t, s); got != "accepted Hel lo end:ok" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -22,6 +22,9 @@ type source interface {
 // the reader should look at what is stored.
 var errBehind = errors.New("messages may have been lost")
 
+// errDropped is an errBehind of which it is certain.
+var errDropped = fmt.Errorf("a slow reader: %w", errBehind)
+
 const (
 	// liveBuffer is how many messages of a job wait for a slow reader: more than a
 	// second of the fastest model. Those over it are lost, which the reader sees
@@ -33,6 +36,10 @@ const (
 	// looks less and less often while the silence lasts.
 	livePulse    = 10 * time.Second
 	maxLivePulse = 2 * time.Minute
+
+	// latePulse is the same for a reader that began to listen when the end may
+	// have been on its way to the store: too late to hear it, too early to find it.
+	latePulse = 250 * time.Millisecond
 )
 
 // live reads a subject as messages come, without a store.
@@ -44,12 +51,15 @@ type live struct {
 	pulse  *time.Ticker
 	every  time.Duration // between pulses
 	quiet  bool          // no message since the last pulse
+
+	dropped int // messages that found the buffer full, as far as the reader was told
 }
 
 // listen subscribes to the events on subject. What is published on this
-// connection afterwards finds it listening.
-func (c *Client) listen(subject string) (*live, error) {
-	l := &live{nc: c.nc, msgs: make(chan *nats.Msg, liveBuffer), every: livePulse}
+// connection afterwards finds it listening. A job that is silent for pulse from
+// now on makes the reader look.
+func (c *Client) listen(subject string, pulse time.Duration) (*live, error) {
+	l := &live{nc: c.nc, msgs: make(chan *nats.Msg, liveBuffer), every: pulse, quiet: true}
 	sub, err := c.nc.ChanSubscribe(subject, l.msgs)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", subject, err)
@@ -70,6 +80,10 @@ func (l *live) next(ctx context.Context) (Event, error) {
 			continue
 		default:
 		}
+		if n, err := l.sub.Dropped(); err == nil && n != l.dropped {
+			l.dropped = n
+			return Event{}, errDropped // perhaps the last ones, after which nothing comes
+		}
 		select {
 		case m := <-l.msgs:
 			if e, ok := l.read(m); ok {
@@ -83,7 +97,9 @@ func (l *live) next(ctx context.Context) (Event, error) {
 			if !ok || s == nats.CLOSED {
 				return Event{}, nats.ErrConnectionClosed
 			}
-			return Event{}, errBehind // reconnected
+			l.every, l.quiet = latePulse, true // what was published before we were back may not be stored yet
+			l.pulse.Reset(l.every)
+			return Event{}, errBehind
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		}
@@ -96,11 +112,10 @@ func (l *live) beat() bool {
 	l.quiet = true
 	if silent {
 		l.every = min(2*l.every, maxLivePulse)
-		l.pulse.Reset(l.every)
-	} else if l.every != livePulse {
+	} else {
 		l.every = livePulse
-		l.pulse.Reset(l.every)
 	}
+	l.pulse.Reset(l.every)
 	return silent
 }
 

@@ -40,7 +40,7 @@ func (c *Client) Result(ctx context.Context, jobID string) (*Result, error) {
 	if !schemas.ValidToken(jobID) {
 		return nil, fmt.Errorf("result: %w: %q is no job id", ErrNotFound, jobID)
 	}
-	l, err := c.listen(schemas.EndSubject(c.tenant, jobID))
+	l, err := c.listen(schemas.EndSubject(c.tenant, jobID), latePulse)
 	if err != nil {
 		return nil, err
 	}

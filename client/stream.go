@@ -58,7 +58,7 @@ func (s *Stream) Next(ctx context.Context) (Event, error) {
 		}
 		e, err := s.src.next(ctx)
 		if errors.Is(err, errBehind) {
-			if err := s.recheck(ctx); err != nil {
+			if err := s.recheck(ctx, err); err != nil {
 				return Event{}, err
 			}
 			continue
@@ -151,10 +151,14 @@ func (s *Stream) reread(ctx context.Context) error {
 	return nil
 }
 
-// recheck looks whether the end was lost, after the connection broke or the job
-// was silent for long. Where there is nobody to ask, the end may still come.
-func (s *Stream) recheck(ctx context.Context) error {
+// recheck looks whether the end was lost, after the source said why it may have
+// been: the connection broke, the reader was slow, or the job was silent for long.
+// Where there is nobody to ask, the end may still come.
+func (s *Stream) recheck(ctx context.Context, why error) error {
 	if s.stored {
+		if errors.Is(why, errDropped) {
+			return s.reread(ctx)
+		}
 		if _, ended, err := s.client.storedEnd(ctx, s.ID()); err == nil && ended {
 			return s.reread(ctx)
 		}

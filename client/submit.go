@@ -64,16 +64,17 @@ func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
 		return nil, errors.New("run: the stream chooses the reply subject: leave Reply empty, or use Submit")
 	}
 	known := job.ID != ""
-	subject := c.nc.NewInbox()
-	if job.Inbox {
+	subject, pulse := c.nc.NewInbox(), livePulse
+	switch {
+	case job.Inbox:
 		job.Reply = subject
-	} else {
-		if !known {
-			job.ID = rand.Text()
-		}
+	case known:
+		subject, pulse = schemas.ResultSubjects(c.tenant, job.ID), latePulse
+	default:
+		job.ID = rand.Text()
 		subject = schemas.ResultSubjects(c.tenant, job.ID)
 	}
-	live, err := c.listen(subject)
+	live, err := c.listen(subject, pulse)
 	if err != nil {
 		return nil, err
 	}

@@ -241,8 +241,14 @@ func (d *Dispatcher) observe(state *schemas.NodeState, now time.Time) {
 
 // sweep looks at what only time changes.
 func (d *Dispatcher) sweep(now time.Time) {
-	for _, id := range d.fleet.silent(now) {
+	d.fleet.wake(now)
+	for _, id := range d.fleet.silent(now, silentAfter, time.Second) {
 		d.probe(id)
+	}
+	for _, id := range d.fleet.silent(now, broker.AckWait, 0) {
+		d.cfg.Logger.Warn("a node is frozen or cut off: its leases have run out", "node", id)
+		d.fleet.forget(id)
+		d.term.leasesOut(id, now)
 	}
 	d.term.sweep(now)
 }

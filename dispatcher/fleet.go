@@ -155,19 +155,16 @@ func (f *fleet) wake(now time.Time) {
 	}
 }
 
-// silent lists the nodes to probe: unheard for silentAfter, and not asked within
-// the last second.
-func (f *fleet) silent(now time.Time) []string {
+// silent lists the nodes that were not heard for a time, and marks them as probed.
+// A node that was probed less than every ago is left out.
+func (f *fleet) silent(now time.Time, unheard, every time.Duration) []string {
 	var ids []string
 	for id, n := range f.nodes {
-		if now.Sub(n.heard) < silentAfter || now.Sub(n.probed) < time.Second {
+		if now.Sub(n.heard) < unheard || now.Sub(n.probed) < every {
 			continue
 		}
-		first := n.probed.IsZero()
 		n.probed = now
-		if first {
-			f.refresh(id, now)
-		}
+		f.refresh(id, now)
 		ids = append(ids, id)
 	}
 	return ids

@@ -316,6 +316,19 @@ func (t *term) nodeLost(node string, now time.Time) {
 	}
 }
 
+// leasesOut looks for the jobs of a node again that was silent for so long that
+// all its leases have run out: the queue delivers them to whoever asks.
+func (t *term) leasesOut(node string, now time.Time) {
+	if t == nil {
+		return
+	}
+	for k, j := range t.running[node] {
+		t.voided[k] = voided{j.attempt, now}
+		t.forgetJob(k, j, now)
+		j.flow.arrived(now)
+	}
+}
+
 // void stops runs of a job that were given away, on whichever node still has one.
 func (t *term) void(k jobKey, attempt uint64) {
 	body, err := json.Marshal(schemas.Cancel{Attempt: attempt, Void: true})

@@ -7,12 +7,13 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vramjet/vramjet/providers"
-	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -195,14 +196,22 @@ func TestAbilities(t *testing.T) {
 	}
 }
 
-// One connection serves request after request: streams are read to their end.
+// One connection serves request after request, also where the server ends its
+// answer some time after the final marker.
 func TestConnectionsAreReused(t *testing.T) {
-	for _, kind := range []string{providers.KindOpenAI, providers.KindOllama} {
-		opened := 0
-		srv := httptest.NewUnstartedServer(sim.New(quick()))
+	for kind, stream := range map[string]string{
+		providers.KindOpenAI: "data: {\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
+		providers.KindOllama: "{\"response\":\"a\",\"done\":true}\n",
+	} {
+		var opened atomic.Int32
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(stream))
+			_ = http.NewResponseController(w).Flush()
+			<-time.After(5 * time.Millisecond)
+		}))
 		srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 			if s == http.StateNew {
-				opened++
+				opened.Add(1)
 			}
 		}
 		srv.Start()
@@ -213,8 +222,8 @@ func TestConnectionsAreReused(t *testing.T) {
 			}
 		}
 		srv.Close()
-		if opened > 2 {
-			t.Errorf("%s: %d connections for 10 requests", kind, opened)
+		if n := opened.Load(); n > 3 {
+			t.Errorf("%s: %d connections for 10 requests", kind, n)
 		}
 	}
 }
@@ -254,6 +263,24 @@ func TestRouterFailedLoad(t *testing.T) {
 		if err == nil || schemas.AsError(err).Code != want {
 			t.Errorf("%s: %v", code, err)
 		}
+	}
+}
+
+// Unload returns only once the list says so: the router answers before.
+func TestRouterUnloadWaits(t *testing.T) {
+	polls := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		value := "loaded"
+		if r.Method == http.MethodGet {
+			if polls++; polls == 3 {
+				value = "unloaded"
+			}
+		}
+		_, _ = w.Write([]byte(`{"data":[{"id":"m","status":{"value":"` + value + `"}}]}`))
+	}))
+	defer srv.Close()
+	if err := newProvider(t, providers.KindLlamaRouter, srv.URL).(providers.Loader).Unload(testContext(t), "m"); err != nil || polls != 3 {
+		t.Errorf("%v after %d polls", err, polls)
 	}
 }
 

@@ -176,7 +176,7 @@ func TestAnswer(t *testing.T) {
 				`{"id":"1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":null}}]}`,
 				`{"id":"1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{"reasoning_content":"h\"m"}}]}`,
 				`{"id":"1","object":"chat.completion.chunk","created":7,"model":"","choices":[{"index":0,"delta":{"content":"a\ud83d"}}]}`,
-				`{"id":"1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{"content":"\ude00"},"finish_reason":"stop"}]}`,
+				`{"id":"1","object":"chat.completion.chunk","created":7,"model":"","choices":[{"index":0,"delta":{"content":"\ude00"},"finish_reason":"stop"}]}`,
 				`{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}},"timings":{"x":1}}`,
 			},
 			`{"object":"chat.completion","id":"1","created":7,"model":"m","timings":{"x":1},"choices":[{"index":0,"message":{"role":"assistant","content":"a\ud83d\ude00","reasoning_content":"h\"m"},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1}}}`,

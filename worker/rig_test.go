@@ -48,6 +48,7 @@ func simConfig() sim.Config {
 			{Name: "quick", VRAM: 14 * gib, LoadTime: 20 * time.Millisecond, Slots: 2, Tokens: 20},
 			{Name: "slow", VRAM: 14 * gib, LoadTime: 20 * time.Millisecond, TokenInterval: 10 * time.Millisecond, Slots: 2, Tokens: 2000},
 			{Name: "heavy", VRAM: gib, LoadTime: time.Second, Slots: 4, Tokens: 5},
+			{Name: "silent", VRAM: gib, FirstToken: time.Minute},
 			{Name: "embed", Kinds: []schemas.Kind{schemas.Embedding}, VRAM: gib, Slots: 2},
 		},
 	}

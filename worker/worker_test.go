@@ -266,7 +266,7 @@ func TestVoidJobSaysNothingMore(t *testing.T) {
 	j.next(schemas.EventAccepted)
 	j.next(schemas.EventChunk)
 	r.cancel("j1", schemas.Cancel{Attempt: 1, Void: true})
-	if d := j.done(); d.RetryMS != -1 {
+	if d := j.done(); d.RetryMS != -1 || d.Code != schemas.Internal {
 		t.Errorf("done %+v", d)
 	}
 	r.stop() // whatever it had to say, it said
@@ -300,6 +300,49 @@ func TestLostLeaseSaysNothingMore(t *testing.T) {
 	if info, err := j.consumer.Info(t.Context()); err != nil || info.NumAckPending != 1 {
 		t.Errorf("the delivery was settled: %+v (%v)", info, err)
 	}
+}
+
+func TestLostLeaseStopsASilentJob(t *testing.T) {
+	r := newRig(t, func(_ *Config, p *pace) { p.lease, p.margin = 500*time.Millisecond, 100*time.Millisecond })
+	j := r.submit("j1", "silent", chat)
+	j.claim(j.accept(j.fetch()), "nobody.hears.this", 500*time.Millisecond)
+	if d := j.done(); d.Code != schemas.Internal || d.RetryMS != 0 {
+		t.Errorf("done %+v", d)
+	}
+}
+
+// TestSlotIsFreeBeforeTheAck: the backend is done, whatever the queue does.
+func TestSlotIsFreeBeforeTheAck(t *testing.T) {
+	r := newRig(t, nil)
+	acks := make(chan *nats.Msg, 100)
+	r.subscribe("ack.me", func(m *nats.Msg) { acks <- m })
+	j := r.submit("j1", "quick", chat)
+	j.claim(j.accept(j.fetch()), "ack.me", broker.AckWait)
+	m := wait(t, acks)
+	s := r.await(func(s *schemas.NodeState) bool { return modelOf(s, "quick").Busy == 0 })
+	if len(s.Running) != 1 || s.Running[0] != (schemas.RunningJob{Job: "j1", Tenant: "acme", Attempt: 1, Model: "quick", Backend: "sim"}) {
+		t.Errorf("running %+v", s.Running)
+	}
+	if err := m.Respond(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.await(func(s *schemas.NodeState) bool { return len(s.Running) == 0 })
+}
+
+func TestSeqOfAnAcceptedOffer(t *testing.T) {
+	r := newRig(t, func(_ *Config, p *pace) { p.report, p.poll, p.devices = time.Hour, time.Hour, time.Hour })
+	j := r.submit("j1", "quick", chat)
+	msg := j.fetch()
+	j.change = func(h nats.Header) { h.Set(schemas.HeaderBackend, "nobody") }
+	before, _ := j.offer(msg)
+	j.change = nil
+	answer, reply := j.offer(msg)
+	s := r.await(func(s *schemas.NodeState) bool { return s.Seq >= answer.Seq })
+	if answer.Seq <= before.Seq || s.Seq != answer.Seq || modelOf(s, "quick").Busy != 1 {
+		t.Errorf("seq %d after %d; state %+v", answer.Seq, before.Seq, s)
+	}
+	j.claim(reply.Reply, msg.Reply(), broker.AckWait)
+	j.ended(1, schemas.StatusOK)
 }
 
 func TestLeaseIsExtended(t *testing.T) {

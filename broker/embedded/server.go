@@ -14,7 +14,8 @@ import (
 )
 
 // What the server is set to. A reader that takes nothing is cut off after
-// writeDeadline, and never stalls who publishes to it.
+// writeDeadline, and never stalls who publishes to it: the server drops what comes
+// for it while 3/4 of maxPending wait already, and says so to nobody.
 const (
 	defaultHost       = "127.0.0.1"
 	defaultPort       = 4222

@@ -22,7 +22,7 @@ func TestHelp(t *testing.T) {
 		if group := cmd == "" || cmd == "jobs" || cmd == "config"; !group && !strings.Contains(stdout, "    vramjet "+cmd) && !strings.Contains(stdout, "vramjet nodes") {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
-		golden(t, "help/"+strings.ReplaceAll("vramjet "+cmd, " ", "-")+".txt", stdout)
+		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)
 	}
 }
 

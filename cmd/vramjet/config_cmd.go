@@ -48,7 +48,7 @@ func (*configShowCmd) Run(a *app) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "KEY\tVALUE\tSOURCE")
 	for _, v := range values {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Key, v.Value, v.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Key, orDash(v.Value), v.Source)
 	}
 	return w.Flush()
 }

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"maps"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -68,13 +69,29 @@ func (s *shower) add(key, text string, zero bool) {
 	default:
 		by.name = "default"
 	}
-	if strings.HasSuffix(key, "url") {
+	switch {
+	case key == "nats.url":
 		text = broker.Redact(text)
-	}
-	if text == "" {
-		text = "-"
+	case strings.HasSuffix(key, ".url"):
+		text = redact(text)
 	}
 	s.values = append(s.values, shownValue{Key: key, Value: text, Source: by.name})
+}
+
+// redact returns a URL without whoever stands before an '@', and without what may
+// be a key behind a '?'.
+func redact(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "***"
+	}
+	if u.User != nil {
+		u.User = url.User("redacted")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "redacted"
+	}
+	return u.String()
 }
 
 // valueText returns a value as it would be written; false where it has members

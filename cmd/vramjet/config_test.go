@@ -23,7 +23,7 @@ http: "off"
 backends:
   - name: ollama
     kind: ollama
-    url: http://127.0.0.1:11434
+    url: http://me:secret@127.0.0.1:11434/?key=secret
     devices: all
     slots: 4
     models: [llama3.2, "qwen3:*"]
@@ -32,7 +32,7 @@ backends:
     timeouts: {connect: 2s, first_token: 5m, between_chunks: 60s, run: 10m}
     price: {input: 0.15, output: 0.6}
     load: {context: 8192, parallel: 4, kv_type: f16}
-  - {name: 7, kind: vllm, devices: [0, 1]}
+  - {name: 007, kind: vllm, devices: [0, 1]}
 models: {"llama3.3:70b": {need: 44GiB, pin: true}, 7: {need: 1000}}
 tenants: {default: {weight: 1, max_in_flight: 0}, acme: {weight: 2.5}}
 routes: {smart: ["llama3.3:70b", gpt-5-mini], one: a}
@@ -60,12 +60,12 @@ func TestConfigFull(t *testing.T) {
 		Node: "gpu-1", HTTP: "off",
 		Backends: []Backend{
 			{
-				Name: "ollama", Kind: "ollama", URL: "http://127.0.0.1:11434", Devices: []string{"all"}, Slots: 4,
+				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
 				Models: []string{"llama3.2", "qwen3:*"}, Prefix: "local/", KeysEnv: []string{"OPENAI_API_KEY"},
 				Timeouts: Timeouts{Connect: 2 * time.Second, FirstToken: 5 * time.Minute, BetweenChunks: time.Minute, Run: 10 * time.Minute},
 				Price:    Price{Input: 0.15, Output: 0.6}, Load: Load{Context: 8192, Parallel: 4, KVType: "f16"},
 			},
-			{Name: "7", Kind: "vllm", Devices: []string{"0", "1"}},
+			{Name: "007", Kind: "vllm", Devices: []string{"0", "1"}},
 		},
 		Models:  map[string]Override{"llama3.3:70b": {Need: size(44 * schemas.GiB), Pin: true}, "7": {Need: 1000}},
 		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}},
@@ -128,6 +128,21 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+func TestConfigEnvErrors(t *testing.T) {
+	for name, c := range map[string]struct{ value, want string }{
+		"VRAMJET_POLICY_AGING": {"soon", `$VRAMJET_POLICY_AGING: policy.aging: "soon" is wrong: want a duration`},
+		"VRAMJET_BACKENDS":     {"[{name: a, kin: sim}]", `$VRAMJET_BACKENDS: unknown key "backends[0].kin": did you mean "backends[0].kind"?`},
+		"VRAMJET_TENANTS":      {"{", "$VRAMJET_TENANTS: want tenants as YAML, such as {name: {…}}"},
+		"VRAMJET_MODELS":       {"x", "$VRAMJET_MODELS: models is a single value"},
+		"VRAMJET_NODE":         {"a b", "$VRAMJET_NODE: node: "},
+	} {
+		_, _, err := loadConfig(writeFile(t, "v.yaml", ""), env(map[string]string{name: c.value}), nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s=%s: the error is %v, want %q", name, c.value, err, c.want)
+		}
+	}
+}
+
 // All mistakes of a file are told at once.
 func TestConfigTellsAllErrors(t *testing.T) {
 	_, _, err := loadConfig(writeFile(t, "v.yaml", "nod: a\nhtp: b\n"), env(map[string]string{"VRAMJET_POLICY_AGING": "x"}), nil)
@@ -137,7 +152,7 @@ func TestConfigTellsAllErrors(t *testing.T) {
 }
 
 func TestConfigPrecedence(t *testing.T) {
-	file := "node: of-file\npolicy: {aging: 1s}\nnats:\nbackends: [{name: a, kind: sim}, {name: b, kind: sim}]\nmodels: {x.y: {pin: true}}\n"
+	file := "node: of-file\npolicy: {aging: 1s}\nnats:\nbackends: [{name: a, kind: sim, slots: 3}, {name: b, kind: sim}]\nmodels: {x.y: {pin: true}}\n"
 	path := writeFile(t, "v.yaml", file)
 	environment := map[string]string{
 		"VRAMJET_POLICY_AGING": "2s", "VRAMJET_NODE": "of-env", "VRAMJET_BACKENDS": "[{name: c, kind: sim}]", "VRAMJET_HTTP": ":1",
@@ -158,6 +173,7 @@ func TestConfigPrecedence(t *testing.T) {
 		"policy.aging":                "2s < $VRAMJET_POLICY_AGING",
 		"policy.unknown_model_wait":   "10s < default",
 		"backends[0].name":            "c < $VRAMJET_BACKENDS",
+		"backends[0].slots":           "",
 		"backends[1].name":            "",
 		`models["x.y"].pin`:           "true < v.yaml:5",
 		`models["z.1"].need`:          "1.0 GiB < $VRAMJET_MODELS",

@@ -56,7 +56,7 @@ func Run(t *testing.T, d Dialect) {
 		{"whole", whole}, {"cut", cut}, {"no final marker", noMarker}, {"error in the stream", streamError},
 		{"stray text", strayText}, {"unreachable", unreachable}, {"cancel", cancel}, {"error of emit", emitError},
 		{"a chunk of 1 MiB", longChunk}, {"cut at every byte", everyByte}, {"CRLF", crlf}, {"comments", comments},
-		{"first token limit", firstToken}, {"between chunks limit", betweenChunks}, {"status", status},
+		{"first token limit", firstToken}, {"between chunks limit", betweenChunks}, {"slow but steady", steady}, {"status", status},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
 	}
@@ -339,6 +339,20 @@ func betweenChunks(t *testing.T, d Dialect) {
 	if text != "one" || err == nil || !strings.Contains(err.Error(), limit.String()) {
 		t.Errorf("got %q and an error that does not name the limit: %v", text, err)
 	}
+}
+
+// steady: the limit is between chunks, not on all of them together.
+func steady(t *testing.T, d Dialect) {
+	text, a, err := d.ask(t, providers.Limits{BetweenChunks: 10 * limit}, func(w http.ResponseWriter, r *http.Request) {
+		tick := time.NewTicker(limit)
+		defer tick.Stop()
+		for range 15 {
+			<-tick.C
+			d.send(d.Chunk("a"))(w, r)
+		}
+		d.send(d.End)(w, r)
+	})
+	wantWhole(t, strings.Repeat("a", 15), text, a, err)
 }
 
 func status(t *testing.T, d Dialect) {

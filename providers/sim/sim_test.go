@@ -1,7 +1,6 @@
 package sim_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -332,6 +331,23 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// A load takes its memory when it begins, so two at a time can't take the same.
+func TestTwoLoads(t *testing.T) {
+	cfg := config()
+	cfg.Devices = cfg.Devices[:1] // 4 GiB
+	cfg.Models[2].LoadTime = cfg.Models[1].LoadTime
+	r := newRig(t, providers.KindSim, cfg)
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for i, m := range []string{"slow", "two"} { // 3 and 2 GiB
+		wg.Go(func() { errs[i] = r.Provider.(providers.Loader).Load(r.ctx, m) })
+	}
+	wg.Wait()
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Errorf("%v", errs)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		req  providers.Request
@@ -364,53 +380,5 @@ func TestDetect(t *testing.T) {
 	kind, err := providers.Detect(t.Context(), s.URL, s.Client())
 	if err != nil || kind != providers.KindSim {
 		t.Errorf("%q %v", kind, err)
-	}
-}
-
-// One stream, as fast as it goes, read without a provider.
-func BenchmarkStream(b *testing.B) {
-	cfg := config()
-	cfg.Models[0].Context = 1 << 30
-	s := httptest.NewServer(sim.New(cfg))
-	defer s.Close()
-	defer s.Client().CloseIdleConnections()
-	body := fmt.Sprintf(`{"model":"fast","messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":%d}`, b.N)
-	resp, err := s.Client().Post(s.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, bufio.NewReaderSize(resp.Body, 64<<10))
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-}
-
-// The same through a provider: server and client on one machine.
-func BenchmarkGenerate(b *testing.B) {
-	for _, kind := range dialects {
-		b.Run(kind, func(b *testing.B) {
-			cfg := config()
-			cfg.Models[0].Context = 1 << 30
-			r := newRig(b, kind, cfg)
-			b.ReportAllocs()
-			if _, err := r.Generate(r.ctx, chat("fast", "hi", fmt.Sprintf(`,"max_tokens":%d`, b.N)), ignore); err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-		})
-	}
-}
-
-// Short jobs one after the other: what a request costs.
-func BenchmarkShortJobs(b *testing.B) {
-	for _, kind := range dialects {
-		b.Run(kind, func(b *testing.B) {
-			r := newRig(b, kind, config())
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := r.Generate(r.ctx, chat("fast", "hi", `,"max_tokens":1`), ignore); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
