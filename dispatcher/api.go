@@ -224,4 +224,3 @@ func (t *term) list(tenant string) schemas.FlowList {
 	})
 	return out
 }
-

@@ -205,7 +205,10 @@ func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
 	case d.term == nil:
 	case m.Sub == d.term.hints:
 		d.term.hinted(m, now)
-	case m.Sub == d.term.pulls:
+	case m.Sub != d.term.inboxes:
+	case strings.HasPrefix(m.Subject, d.term.inbox+offerToken):
+		d.term.answered(m, now)
+	default:
 		d.term.pulled(m, now)
 	}
 }

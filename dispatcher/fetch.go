@@ -15,9 +15,13 @@ import (
 // under a millisecond, and not at all while the stream elects a leader.
 const pullTimeout = 3 * time.Second
 
+// pullOne asks for one job. It may wait 100 ms for it, in ns: a hint can be here
+// before the consumer has the job that it is of.
+var pullOne = []byte(`{"batch":1,"expires":100000000}`)
+
 // fetch sends a pull for each slot of the flow that waits for its job and has
-// none on the way. Each pull asks for exactly one job, and is answered at once:
-// by the job, or by a status where the flow is empty.
+// none on the way. Each pull asks for exactly one job, and is answered by it, or
+// by a status where the flow is empty.
 func (t *term) fetch(f *flow, now time.Time) {
 	if f.consumer == nil || !f.consumer.ready {
 		return // its pulls are sent when it is
@@ -32,8 +36,8 @@ func (t *term) fetch(f *flow, now time.Time) {
 		t.pulling++
 		m := &nats.Msg{
 			Subject: "$JS.API.CONSUMER.MSG.NEXT." + broker.StreamJobs + "." + f.consumer.name,
-			Reply:   t.inbox + "." + f.consumer.name,
-			Data:    []byte(`{"batch":1,"no_wait":true}`),
+			Reply:   t.inbox + pullToken + f.consumer.name,
+			Data:    pullOne,
 		}
 		if err := t.nc.PublishMsg(m); err != nil {
 			t.cfg.Logger.Warn("a job was not fetched", "flow", f.subject, "err", err)
@@ -48,7 +52,7 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 		t.delivered(m, now)
 		return
 	}
-	k := t.consumers.live[m.Subject[len(t.inbox)+1:]]
+	k := t.consumers.live[m.Subject[len(t.inbox)+len(pullToken):]]
 	if k == nil {
 		return
 	}

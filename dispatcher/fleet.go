@@ -13,6 +13,9 @@ import (
 // missed reports.
 const silentAfter = 3 * time.Second
 
+// restAtMost bounds a rest: a node reports that often when nothing changes.
+const restAtMost = time.Second
+
 // fleet is what the dispatcher believes of the nodes: their last reports, and
 // what it promised since. It belongs to the goroutine of Run.
 type fleet struct {
@@ -62,6 +65,7 @@ func (f *fleet) observe(s *schemas.NodeState, now time.Time) (rebooted bool) {
 		return false
 	}
 	n.state, n.heard, n.probed = s, now, time.Time{}
+	clear(n.rests)
 	n.countForeign()
 	n.seeLoads()
 	f.refresh(s.Node, now)
@@ -135,11 +139,11 @@ func (f *fleet) release(p *promise, now time.Time) {
 	}
 }
 
-// rest leaves a model of a backend alone for a while, so that a node which turns
-// jobs away isn't asked again in a loop.
-func (f *fleet) rest(c placement.Choice, until, now time.Time) {
+// rest leaves a model of a backend alone until the node's next report, so that a
+// node which turns jobs away isn't asked again in a loop.
+func (f *fleet) rest(c placement.Choice, now time.Time) {
 	if n := f.nodes[c.Node]; n != nil {
-		n.rests[modelKey{c.Backend, c.Model}] = until
+		n.rests[modelKey{c.Backend, c.Model}] = now.Add(restAtMost)
 		f.refresh(c.Node, now)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,56 +21,94 @@ import (
 // without a go, the same delivery may then be offered elsewhere.
 const offerTimeout = time.Second
 
-// An outcome is how an offer ended.
+// An offer is a job that was offered to a node and has no outcome yet.
+type offer struct {
+	j       *job
+	sent    time.Time
+	answer  *outcome // of the node; nil: none yet
+	looking bool     // whether the job's end exists is being looked up
+	ended   bool     // it does: the job is not to be run again
+}
+
+// An outcome is what a node said to an offer.
 type outcome struct {
-	j      *job
-	answer schemas.OfferAnswer
-	goTo   string // where an accepted offer waits for its go
-	ended  bool   // the job's end exists: it's not to be run again
-	err    error  // no answer
+	schemas.OfferAnswer
+	goTo string // where an accepted offer waits for its go
+	err  error  // no answer
 }
 
 // hand offers a job to the node it was placed on. Whether its end exists already
 // is looked up at the same time.
 func (t *term) hand(j *job, now time.Time) {
-	t.offering++
+	t.lastOffer++
+	id := t.lastOffer
+	o := &offer{j: j, sent: now, looking: j.mayExist()}
+	t.offers[id] = o
 	j.promise.offered = true
-	offer := j.offer(now)
-	lookUp := j.mayExist()
+	m := j.offer(now)
+	m.Reply = t.inbox + offerToken + strconv.FormatUint(id, 10)
+	if err := t.nc.PublishMsg(m); err != nil {
+		o.answer = &outcome{err: err}
+	}
+	if o.looking {
+		t.lookUp(id, o)
+	}
+	t.conclude(id, o, now)
+}
+
+// offerToken and pullToken tell apart what arrives at the term's inbox.
+const (
+	offerToken = ".o."
+	pullToken  = ".p."
+)
+
+// lookUp finds out whether a job's end is stored.
+func (t *term) lookUp(id uint64, o *offer) {
+	subject := o.j.EndSubject()
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), offerTimeout)
 		defer cancel()
-		o := outcome{j: j}
-		looked := make(chan bool, 1)
-		if lookUp {
-			t.spawn(func() {
-				ended, err := broker.Has(ctx, t.nc, broker.StreamResults, j.EndSubject())
-				looked <- ended && err == nil
-			})
-		} else {
-			looked <- false
-		}
-		o.ask(ctx, t.nc, offer)
-		o.ended = <-looked
-		t.post(func() { t.concluded(o, time.Now()) })
+		ended, err := broker.Has(ctx, t.nc, broker.StreamResults, subject)
+		t.post(func() {
+			o.looking, o.ended = false, ended && err == nil
+			t.conclude(id, o, time.Now())
+		})
 	})
 }
 
-// ask sends the offer and reads the answer.
-func (o *outcome) ask(ctx context.Context, nc *nats.Conn, offer *nats.Msg) {
-	m, err := nc.RequestMsgWithContext(ctx, offer)
-	if err != nil {
-		o.err = err
-		return
+// answered takes what a node said to an offer.
+func (t *term) answered(m *nats.Msg, now time.Time) {
+	id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
+	o := t.offers[id]
+	if err != nil || o == nil || o.answer != nil {
+		return // too late
 	}
-	o.goTo = m.Reply
-	o.err = json.Unmarshal(m.Data, &o.answer)
+	o.answer = &outcome{goTo: m.Reply}
+	if m.Header.Get("Status") == "503" {
+		o.answer.err = nats.ErrNoResponders
+	} else {
+		o.answer.err = json.Unmarshal(m.Data, &o.answer.OfferAnswer)
+	}
+	t.conclude(id, o, now)
 }
 
-// concluded takes the outcome of an offer. This is where a job becomes the
-// node's: the go is sent from here and nowhere else.
-func (t *term) concluded(o outcome, now time.Time) {
-	t.offering--
+// sweepOffers gives up on offers that a node leaves unanswered.
+func (t *term) sweepOffers(now time.Time) {
+	for id, o := range t.offers {
+		if o.answer == nil && now.Sub(o.sent) > offerTimeout {
+			o.answer = &outcome{err: nats.ErrTimeout}
+			t.conclude(id, o, now)
+		}
+	}
+}
+
+// conclude takes the outcome of an offer, once all of it is known. This is where
+// a job becomes the node's: the go is sent from here and nowhere else.
+func (t *term) conclude(id uint64, o *offer, now time.Time) {
+	if o.answer == nil || o.looking {
+		return
+	}
+	delete(t.offers, id)
 	j := o.j
 	if t.jobs[j.key()] != j {
 		return // another delivery of it came; without a go nothing runs
@@ -79,19 +119,19 @@ func (t *term) concluded(o outcome, now time.Time) {
 		t.drop(j)
 	case j.cancelled:
 		t.finish(j, schemas.Errorf(schemas.Cancelled, "cancelled before it began"), now)
-	case o.err == nil && o.answer.Accepted && o.goTo != "" && now.Before(j.lease):
-		t.goAhead(j, o, now)
+	case o.answer.err == nil && o.answer.Accepted && o.answer.goTo != "" && now.Before(j.lease):
+		t.goAhead(j, o.answer, now)
 	default:
-		t.turnedAway(j, o, now)
+		t.turnedAway(j, o.answer, now)
 	}
 }
 
-func (t *term) goAhead(j *job, o outcome, now time.Time) {
+func (t *term) goAhead(j *job, o *outcome, now time.Time) {
 	if err := t.nc.PublishMsg(j.goMessage(o.goTo, now)); err != nil {
-		t.turnedAway(j, outcome{j: j, err: err}, now)
+		t.turnedAway(j, &outcome{err: err}, now)
 		return
 	}
-	j.running, j.shown = true, o.answer.Seq
+	j.running, j.shown = true, o.Seq
 	j.msg, j.Body = nil, nil // the node has them now
 	node := j.promise.choice.Node
 	if t.running[node] == nil {
@@ -102,7 +142,7 @@ func (t *term) goAhead(j *job, o outcome, now time.Time) {
 
 // turnedAway looks for another place for a job whose node refused it, is gone or
 // does not answer. None of that is an attempt.
-func (t *term) turnedAway(j *job, o outcome, now time.Time) {
+func (t *term) turnedAway(j *job, o *outcome, now time.Time) {
 	c := j.promise.choice
 	switch {
 	case errors.Is(o.err, nats.ErrNoResponders):
@@ -110,13 +150,13 @@ func (t *term) turnedAway(j *job, o outcome, now time.Time) {
 		t.nodeLost(c.Node, now)
 	case o.err != nil:
 		t.cfg.Logger.Warn("an offer was not answered", "job", j.ID, "node", c.Node, "err", o.err)
-		t.fleet.rest(c, now.Add(time.Second), now)
+		t.fleet.rest(c, now)
 	default:
-		t.cfg.Logger.Debug("an offer was refused", "job", j.ID, "node", c.Node, "reason", o.answer.Reason)
-		t.fleet.rest(c, now.Add(100*time.Millisecond), now)
-		if o.answer.State != nil {
-			t.observe(o.answer.State, now)
+		t.cfg.Logger.Debug("an offer was refused", "job", j.ID, "node", c.Node, "reason", o.Reason)
+		if o.State != nil {
+			t.observe(o.State, now)
 		}
+		t.fleet.rest(c, now)
 	}
 	t.park(j, now)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,6 +140,7 @@ type fakeNode struct {
 	jobs  chan run // those that got their go
 	sub   *nats.Subscription
 	stop  chan struct{}
+	waits sync.WaitGroup
 }
 
 // A run is a job that the dispatcher gave to a node.
@@ -192,7 +194,7 @@ func (s *system) node(id string, answer func(*nats.Msg) string, models ...string
 			}
 		}
 	}()
-	s.Cleanup(func() { n.kill(); <-done })
+	s.Cleanup(func() { n.kill(); <-done; n.waits.Wait() })
 	return n
 }
 
@@ -208,10 +210,11 @@ func (n *fakeNode) answer(m *nats.Msg, reason string) {
 		return
 	}
 	_ = n.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Reply: to, Data: encode(schemas.OfferAnswer{Accepted: true, Seq: 1 << 60})})
-	goMsg, err := sub.NextMsg(2 * time.Second)
-	if err == nil {
-		n.jobs <- run{m, string(goMsg.Data), goMsg.Header.Get(schemas.HeaderLease)}
-	}
+	n.waits.Go(func() {
+		if goMsg, err := sub.NextMsg(2 * time.Second); err == nil {
+			n.jobs <- run{m, string(goMsg.Data), goMsg.Header.Get(schemas.HeaderLease)}
+		}
+	})
 }
 
 func (n *fakeNode) report() {

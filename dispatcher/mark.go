@@ -98,4 +98,3 @@ func (t *term) findQueued(ctx context.Context, k jobKey) (schemas.Flow, bool, er
 		}
 	}
 }
-

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	countEvery   = 2 * time.Second  // the stream is counted so often, which heals lost hints
+	countEvery   = 2 * time.Second // the stream is counted so often, which heals lost hints
 	extendEvery  = broker.AckWait / 3
 	parkedAtMost = 25 * time.Second // then a job goes back to the queue
 	memory       = time.Minute      // how long failed and void runs are remembered
@@ -29,6 +29,7 @@ func (t *term) sweep(now time.Time) {
 		t.count()
 	}
 	t.dropLostPulls(now)
+	t.sweepOffers(now)
 	t.sweepFlows(now)
 	t.sweepParked(now)
 	maps.DeleteFunc(t.voided, func(_ jobKey, v voided) bool { return now.Sub(v.at) > memory })

@@ -21,29 +21,29 @@ type term struct {
 	over    chan struct{}
 	closing time.Time // when to stop waiting for what is under way; zero: the term goes on
 
-	hints *nats.Subscription // headers of jobs that arrive
-	pulls *nats.Subscription // what pulls are answered
-	inbox string
+	hints   *nats.Subscription // headers of jobs that arrive
+	inboxes *nats.Subscription // what pulls and offers are answered
+	inbox   string
 
-	flows     map[string]*flow // by subject
-	jobs      map[jobKey]*job  // fetched, and not over as far as known
+	flows     map[string]*flow           // by subject
+	jobs      map[jobKey]*job            // fetched, and not over as far as known
 	running   map[string]map[jobKey]*job // of those, the ones that a node has, by node
-	parked    []*job           // of those, the ones that look for another place
+	parked    []*job                     // of those, the ones that look for another place
 	consumers consumers
 	shares    map[shareKey]*placement.Share
 	clocks    map[schemas.Class]*placement.Clock
 	turn      uint64 // counts jobs given to nodes
+	offers    map[uint64]*offer
+	lastOffer uint64
 
-	voided    map[jobKey]voided // attempts that were given away while their node was out of sight
-	avoid     map[jobKey]avoided
-	pulling   int  // pulls without an answer
-	offering  int  // offers without an outcome
-	counting  bool // a count of the stream is under way
-	counted   time.Time
-	clearing  bool // poison is being looked for
-	extended  time.Time
-	marks     map[jobKey]time.Time // cancelled while queued, and when
-	announced bool
+	voided   map[jobKey]voided // attempts that were given away while their node was out of sight
+	avoid    map[jobKey]avoided
+	pulling  int  // pulls without an answer
+	counting bool // a count of the stream is under way
+	counted  time.Time
+	clearing bool // poison is being looked for
+	extended time.Time
+	marks    map[jobKey]time.Time // cancelled while queued, and when
 }
 
 type shareKey struct {
@@ -69,7 +69,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 		flows: map[string]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}},
 		shares:    map[shareKey]*placement.Share{}, clocks: map[schemas.Class]*placement.Clock{},
-		voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
+		offers: map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
 	for _, c := range schemas.Classes {
 		m.clocks[c] = &placement.Clock{}
@@ -88,8 +88,8 @@ func (t *term) open() (err error) {
 	if t.hints, err = t.nc.ChanSubscribe(schemas.WaitingPrefix+">", t.msgs); err != nil {
 		return fmt.Errorf("listen to arriving jobs: %w", err)
 	}
-	if t.pulls, err = t.nc.ChanSubscribe(t.inbox+".*", t.msgs); err != nil {
-		return fmt.Errorf("listen to deliveries: %w", err)
+	if t.inboxes, err = t.nc.ChanSubscribe(t.inbox+".>", t.msgs); err != nil {
+		return fmt.Errorf("listen to answers: %w", err)
 	}
 	t.loadMarks()
 	t.count()
@@ -119,10 +119,10 @@ func (t *term) step(now time.Time) (ended bool) {
 	case t.closing.IsZero():
 		t.plan(now)
 		return false
-	case now.Before(t.closing) && t.pulling+t.offering > 0:
+	case now.Before(t.closing) && t.pulling+len(t.offers) > 0:
 		return false
 	}
-	for _, s := range []*nats.Subscription{t.hints, t.pulls} {
+	for _, s := range []*nats.Subscription{t.hints, t.inboxes} {
 		if s != nil {
 			_ = s.Unsubscribe() // fails only where the connection is gone
 		}
@@ -283,11 +283,16 @@ func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
 		a := t.avoid[k]
 		t.avoid[k] = avoided{append(a.places, j.promise.choice.Place()), now}
 	}
-	f := j.flow
-	time.AfterFunc(time.Duration(d.RetryMS)*time.Millisecond, func() {
-		t.post(func() { f.arrived(time.Now()) })
-	})
+	f, delay := j.flow, time.Duration(d.RetryMS)*time.Millisecond
+	for _, late := range nakTakes {
+		time.AfterFunc(delay+late, func() { t.post(func() { f.arrived(time.Now()) }) })
+	}
 }
+
+// nakTakes is how long after its node has said so a job may be back in the queue:
+// mostly at once, and a little later where the server is busy. A look too many
+// costs nothing, and the next count of the stream finds what comes later still.
+var nakTakes = []time.Duration{20 * time.Millisecond, 300 * time.Millisecond}
 
 // forgetJob drops a job that is over, or that somebody else answers for.
 func (t *term) forgetJob(k jobKey, j *job, now time.Time) {

@@ -57,6 +57,7 @@ func (t *table) add(name, unit string, value float64, of string) {
 		t.is = map[string]float64{}
 	}
 	t.is[name] = value
+	fmt.Fprintf(os.Stderr, "%s: %.2f %s\n", name, value, unit)
 	t.rows = append(t.rows, row{name, unit, value, of})
 }
 
@@ -308,6 +309,9 @@ func (s *bench) latencies(model string, streams, n int) []time.Duration {
 			}
 			if ev.Kind == schemas.EventChunk && first == 0 {
 				first = time.Since(began)
+			}
+			if ev.Kind == schemas.EventEnd && ev.Status != schemas.StatusOK {
+				s.Errorf("a job failed: %s", ev.Body)
 			}
 		}
 		return first

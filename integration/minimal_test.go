@@ -1,6 +1,10 @@
 package integration
 
 import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -11,10 +15,10 @@ import (
 )
 
 // minimal is the path of a job with the same NATS calls as vramjet's and no
-// decision, no check, no backend: the bound for what vramjet can do here. Its
-// four parts have a connection each, in one process.
+// decision, no check, no backend: the bound for what vramjet can do here. As
+// vramjet's, its parts are processes.
 type minimal struct {
-	*testing.B
+	testing.TB
 	client *nats.Conn
 	js     jetstream.JetStream
 	events chan *nats.Msg
@@ -22,7 +26,7 @@ type minimal struct {
 
 func newMinimal(b *testing.B, url string) *minimal {
 	b.Helper()
-	m := &minimal{B: b, client: dial(b, url), events: make(chan *nats.Msg, 1<<16)}
+	m := &minimal{TB: b, client: dial(b, url), events: make(chan *nats.Msg, 1<<16)}
 	var err error
 	if m.js, err = jetstream.New(m.client); err != nil {
 		b.Fatal(err)
@@ -39,19 +43,68 @@ func newMinimal(b *testing.B, url string) *minimal {
 	if _, err := m.client.ChanSubscribe("min.events", m.events); err != nil {
 		b.Fatal(err)
 	}
-	m.worker(dial(b, url))
-	m.dispatcher(dial(b, url))
+	for role := range minimalRoles {
+		m.spawn(role, url)
+	}
 	return m
 }
 
-// dispatcher pulls a job for each hint, offers it, and passes the ack subject on.
-func (m *minimal) dispatcher(nc *nats.Conn) {
+// minimalRole is the environment variable that makes the test's binary a part of
+// the minimal path.
+const minimalRole = "VRAMJET_MINIMAL_ROLE"
+
+var minimalRoles = map[string]func(*nats.Conn){"dispatcher": minimalDispatcher, "worker": minimalWorker}
+
+// spawn runs a part of the path in a process of its own, until the benchmark ends.
+func (m *minimal) spawn(role, url string) {
 	m.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		m.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), minimalRole+"="+role, "NATS_URL="+url)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe() // its end ends the process
+	if err != nil {
+		m.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		m.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		m.Fatal(err)
+	}
+	m.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	if _, err := stdout.Read(make([]byte, 1)); err != nil { // it listens now
+		m.Fatal(err)
+	}
+}
+
+// playMinimalRole runs a part of the path, where this process is to be one.
+func playMinimalRole() {
+	role := os.Getenv(minimalRole)
+	if role == "" {
+		return
+	}
+	nc, err := nats.Connect(os.Getenv("NATS_URL"))
+	if err != nil {
+		panic(err)
+	}
+	minimalRoles[role](nc)
+	fmt.Println("ready")
+	io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// minimalDispatcher pulls a job for each hint, offers it, and passes the ack subject on.
+func minimalDispatcher(nc *nats.Conn) {
 	inbox := nc.NewInbox()
-	subscribe(m, nc, "min.waiting", func(*nats.Msg) {
+	subscribe(nc, "min.waiting", func(*nats.Msg) {
 		_ = nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.MIN.c", inbox, []byte(`{"batch":1,"expires":5000000000}`))
 	})
-	subscribe(m, nc, inbox, func(job *nats.Msg) {
+	subscribe(nc, inbox, func(job *nats.Msg) {
 		if job.Reply == "" {
 			return
 		}
@@ -63,15 +116,14 @@ func (m *minimal) dispatcher(nc *nats.Conn) {
 	})
 }
 
-// worker accepts each offer, and on its go publishes a token and an end and acks.
-func (m *minimal) worker(nc *nats.Conn) {
-	m.Helper()
+// minimalWorker accepts each offer, and on its go publishes a token and an end and acks.
+func minimalWorker(nc *nats.Conn) {
 	goes := nc.NewInbox()
 	var offers atomic.Int64
-	subscribe(m, nc, "min.run", func(offer *nats.Msg) {
+	subscribe(nc, "min.run", func(offer *nats.Msg) {
 		_ = nc.PublishRequest(offer.Reply, goes+"."+strconv.FormatInt(offers.Add(1), 10), []byte("+OK"))
 	})
-	subscribe(m, nc, goes+".*", func(g *nats.Msg) {
+	subscribe(nc, goes+".*", func(g *nats.Msg) {
 		token, end := chunk("min.events"), chunk("min.events")
 		end.Header["Vj-Event"] = []string{"end"}
 		_ = nc.PublishMsg(token)
@@ -81,11 +133,10 @@ func (m *minimal) worker(nc *nats.Conn) {
 	})
 }
 
-func subscribe(m *minimal, nc *nats.Conn, subject string, h nats.MsgHandler) {
-	m.Helper()
+func subscribe(nc *nats.Conn, subject string, h nats.MsgHandler) {
 	s, err := nc.Subscribe(subject, h)
 	if err != nil {
-		m.Fatal(err)
+		panic(err)
 	}
 	_ = s.SetPendingLimits(-1, -1)
 	_ = nc.Flush()

@@ -68,7 +68,7 @@ type Model struct {
 	LoadMS  int64      `json:"load_ms"` // how long the last load took; 0: unknown
 }
 
-// A RunningJob is a job that a node was given and has not settled.
+// A RunningJob is a job that a node has accepted and not settled.
 type RunningJob struct {
 	Job     string `json:"job"`
 	Tenant  string `json:"tenant"`

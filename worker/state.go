@@ -45,12 +45,10 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 		s.Devices = []schemas.Device{}
 	}
 	for _, t := range n.tasks {
-		if t.lease != nil {
-			s.Running = append(s.Running, schemas.RunningJob{
-				Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
-				Model: t.offer.model, Backend: t.backend.Name,
-			})
-		}
+		s.Running = append(s.Running, schemas.RunningJob{
+			Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
+			Model: t.offer.model, Backend: t.backend.Name,
+		})
 	}
 	for _, l := range n.loads {
 		if l.plan != nil {

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -51,7 +52,11 @@ type seat struct {
 
 // beginLoad begins to load m: its memory is taken from now on. mu is held.
 func (s *Server) beginLoad(m *model) error {
-	for i, d := range s.cfg.Devices {
+	devices := s.cfg.Devices
+	if len(devices) == 0 {
+		devices = []Device{{Memory: math.MaxUint64 / 2}} // a server on the CPU
+	}
+	for i, d := range devices {
 		if s.used(i)+m.VRAM > d.Memory {
 			continue
 		}

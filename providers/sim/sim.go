@@ -16,7 +16,7 @@ import (
 
 // Config is what a server simulates.
 type Config struct {
-	Devices []Device
+	Devices []Device // none: a server on the CPU, whose memory has no end
 	Models  []Model
 
 	// NoAutoload makes a request for a model that is not loaded an error. Else it
