@@ -222,8 +222,7 @@ func connectError(cfg *ConnectConfig, err error) error {
 	case where == "":
 		where = DefaultURL
 	}
-	var bad *url.Error
-	if errors.As(err, &bad) { // its text repeats the URL
+	if _, ok := errors.AsType[*url.Error](err); ok { // its text repeats the URL
 		return fmt.Errorf("connect to NATS at %s: a URL there is not one such as nats://host:4222", where)
 	}
 	hint := ""

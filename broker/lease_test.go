@@ -271,7 +271,7 @@ func TestLeaseHasOneHolder(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 0))
 			srv := newServer(t)
-			terms := &ledger{terms: map[string]context.Context{}}
+			terms := &ledger{terms: map[string]<-chan struct{}{}}
 			all := map[string]*candidate{}
 			for i := range candidates {
 				c := newCandidate(t, srv, strconv.Itoa(i), ttl)
@@ -308,23 +308,32 @@ func TestLeaseHasOneHolder(t *testing.T) {
 	}
 }
 
+func live(term <-chan struct{}) bool {
+	select {
+	case <-term:
+		return false
+	default:
+		return true
+	}
+}
+
 // A ledger notes whose contexts are live.
 type ledger struct {
 	mu    sync.Mutex
-	terms map[string]context.Context
+	terms map[string]<-chan struct{} // closed when the term ended
 	n     int
 }
 
 // begin notes a term, and returns who else has a live one.
-func (l *ledger) begin(name string, ctx context.Context) (others []string) {
+func (l *ledger) begin(ctx context.Context, name string) (others []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for other, term := range l.terms {
-		if term.Err() == nil {
+		if live(term) {
 			others = append(others, other)
 		}
 	}
-	l.terms[name] = ctx
+	l.terms[name] := ctx
 	l.n++
 	return others
 }
@@ -334,7 +343,7 @@ func (l *ledger) leader() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name, term := range l.terms {
-		if term.Err() == nil {
+		if live(term) {
 			return name
 		}
 	}

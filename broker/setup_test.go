@@ -162,16 +162,31 @@ func TestSetupRefusesWhatIsInTheWay(t *testing.T) {
 		stands jetstream.StreamConfig
 		want   []string
 	}{
-		{"retention", jetstream.StreamConfig{Name: "VJ_JOBS", Subjects: []string{"vj.v1.jobs.>"}},
-			[]string{"VJ_JOBS", "retention is Limits", "WorkQueue is wanted", "nats stream rm VJ_JOBS"}},
-		{"storage", jetstream.StreamConfig{Name: "VJ_DEAD", Subjects: []string{"vj.v1.dead.>"}, Storage: jetstream.MemoryStorage},
-			[]string{"VJ_DEAD", "storage is Memory", "File is wanted", "nats stream rm VJ_DEAD"}},
-		{"not ours", jetstream.StreamConfig{Name: "VJ_RESULTS", Subjects: []string{"shop.orders"}},
-			[]string{"VJ_RESULTS", "[shop.orders]", "[vj.v1.results.>]", "nats stream rm VJ_RESULTS"}},
-		{"overlap", jetstream.StreamConfig{Name: "ALL", Subjects: []string{"vj.>"}},
-			[]string{"VJ_JOBS", "vj.v1.jobs.>", "belong to stream ALL", "nats stream rm ALL"}},
-		{"expiring jobs", jetstream.StreamConfig{Name: "VJ_JOBS", Subjects: []string{"vj.v1.jobs.>"}, Retention: jetstream.WorkQueuePolicy, AllowMsgTTL: true},
-			[]string{"VJ_JOBS", "expire"}},
+		{
+			"retention",
+			jetstream.StreamConfig{Name: "VJ_JOBS", Subjects: []string{"vj.v1.jobs.>"}},
+			[]string{"VJ_JOBS", "retention is Limits", "WorkQueue is wanted", "nats stream rm VJ_JOBS"},
+		},
+		{
+			"storage",
+			jetstream.StreamConfig{Name: "VJ_DEAD", Subjects: []string{"vj.v1.dead.>"}, Storage: jetstream.MemoryStorage},
+			[]string{"VJ_DEAD", "storage is Memory", "File is wanted", "nats stream rm VJ_DEAD"},
+		},
+		{
+			"not ours",
+			jetstream.StreamConfig{Name: "VJ_RESULTS", Subjects: []string{"shop.orders"}},
+			[]string{"VJ_RESULTS", "[shop.orders]", "[vj.v1.results.>]", "nats stream rm VJ_RESULTS"},
+		},
+		{
+			"overlap",
+			jetstream.StreamConfig{Name: "ALL", Subjects: []string{"vj.>"}},
+			[]string{"VJ_JOBS", "vj.v1.jobs.>", "belong to stream ALL", "nats stream rm ALL"},
+		},
+		{
+			"expiring jobs",
+			jetstream.StreamConfig{Name: "VJ_JOBS", Subjects: []string{"vj.v1.jobs.>"}, Retention: jetstream.WorkQueuePolicy, AllowMsgTTL: true},
+			[]string{"VJ_JOBS", "expire"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, js := newJS(t)

@@ -93,17 +93,22 @@ func (l *live) next(ctx context.Context) (Event, error) {
 			if l.beat() {
 				return Event{}, errBehind
 			}
-		case s, ok := <-l.status:
-			if !ok || s == nats.CLOSED {
-				return Event{}, nats.ErrConnectionClosed
-			}
-			l.every, l.quiet = latePulse, true // what was published before we were back may not be stored yet
-			l.pulse.Reset(l.every)
-			return Event{}, errBehind
+		case s := <-l.status:
+			return Event{}, l.changed(s)
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		}
 	}
+}
+
+// changed says what a change of the connection means for the reader.
+func (l *live) changed(now nats.Status) error {
+	if now != nats.CONNECTED { // closed, and then the channel is, too
+		return nats.ErrConnectionClosed
+	}
+	l.every, l.quiet = latePulse, true // what was published before we were back may not be stored yet
+	l.pulse.Reset(l.every)
+	return errBehind
 }
 
 // beat reports whether the job was silent since the last pulse.

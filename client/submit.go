@@ -63,7 +63,7 @@ func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
 	if job.Reply != "" {
 		return nil, errors.New("run: the stream chooses the reply subject: leave Reply empty, or use Submit")
 	}
-	known := job.ID != ""
+	known := job.ID != "" && !job.Inbox // to others too: there may be events of it
 	subject, pulse := c.nc.NewInbox(), livePulse
 	switch {
 	case job.Inbox:
@@ -84,7 +84,10 @@ func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
 		return nil, err
 	}
 	s := &Stream{client: c, ticket: ticket, src: live, stored: !job.Inbox}
-	if err := s.catchUp(ctx, known); err != nil {
+	if known || ticket.Duplicate {
+		err = s.catchUp(ctx)
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -93,22 +96,14 @@ func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
 
 // catchUp turns to the stored events where the job may have had some before the
 // stream began to listen: its id is known to the caller, or it is a duplicate.
-func (s *Stream) catchUp(ctx context.Context, known bool) error {
+func (s *Stream) catchUp(ctx context.Context) error {
 	if !s.stored {
-		if s.ticket.Duplicate {
-			return fmt.Errorf("run: job %s: %w", s.ticket.ID, ErrDuplicate)
-		}
-		return nil
+		return fmt.Errorf("run: job %s: %w", s.ticket.ID, ErrDuplicate)
 	}
-	before := s.ticket.Duplicate
-	if known && !before {
-		var err error
-		if _, before, err = s.client.storedEnd(ctx, s.ticket.ID); err != nil {
+	if !s.ticket.Duplicate {
+		if _, ended, err := s.client.storedEnd(ctx, s.ticket.ID); err != nil || !ended {
 			return err
 		}
 	}
-	if before {
-		return s.reread(ctx)
-	}
-	return nil
+	return s.reread(ctx)
 }

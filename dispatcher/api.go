@@ -61,6 +61,9 @@ func (t *term) asked(r micro.Request) {
 	}
 }
 
+// apiTimeout bounds what is looked up for an answer. Clients wait as long.
+const apiTimeout = 5 * time.Second
+
 func respond(r micro.Request, v any) {
 	_ = r.Respond(encode(v)) // fails only where the connection is gone, and then so is who asked
 }
@@ -88,12 +91,11 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 	}
 	t.broadcastCancel(k) // a node may run it of which nothing was heard yet
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 		defer cancel()
 		answer, err := t.cancelQueued(ctx, k, info)
 		if err != nil {
-			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the job was not cancelled: %s", err)})
-			return
+			answer = unreadable("the job was not cancelled", err)
 		}
 		respond(r, answer)
 	})
@@ -105,22 +107,52 @@ func (t *term) broadcastCancel(k jobKey) {
 	}
 }
 
+// searchFor bounds the search for a job that is to be cancelled. In a queue so
+// long that it isn't found by then, it's taken to be there.
+const searchFor = 500 * time.Millisecond
+
 // cancelQueued stores the mark and the end of a job that no node has. A job that
 // ended before keeps its end.
-func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo) (schemas.JobInfo, error) {
+func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo) (any, error) {
+	if end, ok, err := t.endOf(ctx, k); err != nil || ok {
+		return end, err
+	}
+	searching, cancel := context.WithTimeout(ctx, searchFor)
+	defer cancel()
+	if _, found, err := t.findQueued(searching, k); err == nil && !found {
+		return noJob(k), nil
+	}
 	if err := t.storeMark(ctx, k); err != nil {
-		return info, err
+		return nil, err
 	}
 	j := &schemas.Job{ID: k.id, Flow: schemas.Flow{Tenant: k.tenant}}
 	end := endMessage(j, 0, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), schemas.Run{})
-	first, err := broker.PublishEnd(ctx, t.nc, end)
-	if err != nil || first {
+	if first, err := broker.PublishEnd(ctx, t.nc, end); err != nil || first {
 		return info, err
 	}
-	if old, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, j.EndSubject()); err == nil && ok {
-		info.State = schemas.JobState(old.Header.Get(schemas.HeaderStatus))
+	old, _, err := t.endOf(ctx, k) // it ended just now
+	return old, err
+}
+
+// endOf says how a job ended whose end is stored.
+func (t *term) endOf(ctx context.Context, k jobKey) (schemas.JobInfo, bool, error) {
+	info := schemas.JobInfo{Job: k.id}
+	end, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, schemas.EndSubject(k.tenant, k.id))
+	if err != nil || !ok {
+		return info, false, err
 	}
-	return info, nil
+	info.State = schemas.JobState(end.Header.Get(schemas.HeaderStatus))
+	info.Attempt, err = strconv.ParseUint(end.Header.Get(schemas.HeaderAttempt), 10, 64)
+	return info, true, err
+}
+
+func noJob(k jobKey) schemas.APIError {
+	return schemas.APIError{Error: schemas.Errorf(schemas.JobNotFound,
+		"there is no job %s: it was never submitted, or its results have expired, or it answered to a reply subject and is over", k.id)}
+}
+
+func unreadable(what string, err error) schemas.APIError {
+	return schemas.APIError{Error: schemas.Errorf(schemas.Internal, "%s: %s", what, err)}
 }
 
 // status says where a job is.
@@ -134,31 +166,28 @@ func (t *term) status(k jobKey, r micro.Request) {
 		return
 	}
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 		defer cancel()
-		info := schemas.JobInfo{Job: k.id, State: schemas.JobQueued}
-		end, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, schemas.EndSubject(k.tenant, k.id))
-		switch {
-		case err != nil:
-			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the results cannot be read: %s", err)})
-			return
-		case ok:
-			info.State = schemas.JobState(end.Header.Get(schemas.HeaderStatus))
-			info.Attempt, _ = strconv.ParseUint(end.Header.Get(schemas.HeaderAttempt), 10, 64)
-			respond(r, info)
-			return
-		}
-		flow, found, err := t.findQueued(ctx, k)
-		switch {
-		case err != nil:
-			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.Internal, "the queue cannot be searched: %s", err)})
-		case !found:
-			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.JobNotFound, "there is no job %s: it was never submitted, or its results have expired, or it answered to a reply subject and is over", k.id)})
-		default:
-			info.Model = flow.Model
-			respond(r, info)
-		}
+		respond(r, t.statusStored(ctx, k))
 	})
+}
+
+// statusStored says where a job is that no node has.
+func (t *term) statusStored(ctx context.Context, k jobKey) any {
+	if end, ok, err := t.endOf(ctx, k); err != nil {
+		return unreadable("the results cannot be read", err)
+	} else if ok {
+		return end
+	}
+	flow, found, err := t.findQueued(ctx, k)
+	switch {
+	case err != nil:
+		return unreadable("the queue cannot be searched", err)
+	case !found:
+		return noJob(k)
+	default:
+		return schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: flow.Model}
+	}
 }
 
 func (j *job) info() schemas.JobInfo {
@@ -189,7 +218,7 @@ func (t *term) why(k jobKey, r micro.Request) {
 		return
 	}
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 		defer cancel()
 		flow, found, err := t.findQueued(ctx, k)
 		if err != nil || !found {

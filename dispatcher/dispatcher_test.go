@@ -366,6 +366,10 @@ func TestCancelAndStatus(t *testing.T) {
 	if unknown.Error == nil || unknown.Error.Code != schemas.JobNotFound {
 		t.Errorf("the status of no job: %v", unknown.Error)
 	}
+	s.ask("cancel", "nobody", &unknown)
+	if unknown.Error == nil || unknown.Error.Code != schemas.JobNotFound {
+		t.Errorf("cancelling no job: %v", unknown.Error)
+	}
 	n.finish(first)
 	n.finish(second)
 	if r := n.next(); r.job() != "j2" {

@@ -19,9 +19,9 @@ type amdSource struct {
 }
 
 // openAMD returns a source that reads below root.
-func openAMD(root string) (source, error) {
+func openAMD(ctx context.Context, root string) (source, error) {
 	s := amdSource{root}
-	devices, err := s.read(context.Background())
+	devices, err := s.read(ctx)
 	if err == nil && len(devices) == 0 {
 		err = errNoDevices
 	}

@@ -55,7 +55,7 @@ func TestAMD(t *testing.T) {
 		"class/drm/card5/device/mem_info_vram_total": "1",
 		"class/drm/renderD128/device/vendor":         "0x1002",
 	})
-	s, err := openAMD(root)
+	s, err := openAMD(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestAMD(t *testing.T) {
 
 func TestAMDWithoutDevices(t *testing.T) {
 	for _, root := range []string{t.TempDir(), writeTree(t, map[string]string{"class/drm/card0/device/vendor": "0x10de"})} {
-		if s, err := openAMD(root); err == nil {
+		if s, err := openAMD(t.Context(), root); err == nil {
 			t.Errorf("opened %v", s)
 		}
 	}

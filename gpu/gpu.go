@@ -51,7 +51,7 @@ func Open(log *slog.Logger) Reader {
 	return open(log, []opener{
 		{"nvml", openNVML},
 		{"nvidia-smi", func(ctx context.Context) (source, error) { return openSMI(ctx, "nvidia-smi") }},
-		{"amdgpu", func(context.Context) (source, error) { return openAMD("/sys") }},
+		{"amdgpu", func(ctx context.Context) (source, error) { return openAMD(ctx, "/sys") }},
 	})
 }
 
@@ -115,13 +115,19 @@ func Fixed(devices []schemas.Device) Reader {
 	return fixed{source: "fixed", devices: slices.Clone(devices)}
 }
 
+// fixed is a Reader of devices that never change.
 type fixed struct {
 	source  string
 	devices []schemas.Device
 }
 
+// Devices implements Reader.
 func (f fixed) Devices(context.Context) ([]schemas.Device, error) {
 	return slices.Clone(f.devices), nil
 }
+
+// Source implements Reader.
 func (f fixed) Source() string { return f.source }
-func (fixed) Close() error     { return nil }
+
+// Close implements Reader.
+func (fixed) Close() error { return nil }

@@ -69,7 +69,13 @@ func start(tb testing.TB, name, binary string, args ...string) *process {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p := &process{TB: tb, name: name, cmd: exec.Command(filepath.Join(dir, binary), args...), done: make(chan struct{})}
+	return launch(tb, name, exec.Command(filepath.Join(dir, binary), args...))
+}
+
+// launch runs a command until the test ends.
+func launch(tb testing.TB, name string, cmd *exec.Cmd) *process {
+	tb.Helper()
+	p := &process{TB: tb, name: name, cmd: cmd, done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "HOME="+tb.TempDir(), "XDG_CONFIG_HOME="+tb.TempDir())
 	read, write := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = write, write

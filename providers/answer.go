@@ -322,15 +322,16 @@ func (a *answer) whole(kind schemas.Kind, prompt int) Answer {
 		out = a.choices[i].append(out, kind)
 	}
 	out = append(out, `],"usage":`...)
-	out = appendUsage(out, a.usage, usage, told)
+	if told {
+		out = append(out, a.usage...)
+	} else {
+		out = appendUsage(out, usage)
+	}
 	return Answer{Body: append(out, '}'), Usage: usage, Model: a.model()}
 }
 
-// appendUsage appends what the server said if it said all there is to say.
-func appendUsage(out, raw []byte, u schemas.Usage, told bool) []byte {
-	if told {
-		return append(out, raw...)
-	}
+// appendUsage appends what was counted, where the server did not say it all.
+func appendUsage(out []byte, u schemas.Usage) []byte {
 	out = append(out, `{"prompt_tokens":`...)
 	out = strconv.AppendInt(out, int64(u.PromptTokens), 10)
 	out = append(out, `,"completion_tokens":`...)

@@ -40,8 +40,8 @@ func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 	}
 	var own props
 	if err := p.call(ctx, http.MethodGet, p.root+"/props", nil, &own); err != nil {
-		if ctx.Err() != nil || schemas.AsError(err).Code == schemas.Unreachable {
-			return nil, err
+		if code := schemas.AsError(err).Code; ctx.Err() != nil || code == schemas.Unreachable || code == schemas.ModelLoading {
+			return nil, err // some versions list their model while they load it
 		}
 		return models, nil // props may be switched off
 	}

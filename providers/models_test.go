@@ -2,6 +2,7 @@ package providers_test
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -108,20 +109,27 @@ func TestModelsRecorded(t *testing.T) {
 		want  providers.Model
 	}{
 		{
-			providers.KindLlamaCpp, []string{"llama-server-b11669/props.json", "llama-server-b11669/models.json"}, nil,
+			providers.KindLlamaCpp,
+			[]string{"llama-server-b11669/props.json", "llama-server-b11669/models.json"},
+			nil,
 			providers.Model{Name: "stories260K", Kinds: text, State: schemas.Resident, Slots: 2, Context: 512},
 		},
 		{
-			providers.KindLlamaRouter, []string{"llama-server-router-b11669/router_idle.json"}, nil,
+			providers.KindLlamaRouter,
+			[]string{"llama-server-router-b11669/router_idle.json"},
+			nil,
 			providers.Model{Name: "stories-slow", Kinds: text, State: schemas.Installed, Slots: 2, Context: 512},
 		},
 		{
-			providers.KindLlamaSwap, []string{"llama-swap-v250/swap_idle.json"},
+			providers.KindLlamaSwap,
+			[]string{"llama-swap-v250/swap_idle.json"},
 			map[string]string{"GET /running": `{"running":[{"model":"slow","state":"starting","cmd":"llama-server -c 1024 -np 2"}]}`},
 			providers.Model{Name: "slow", Kinds: text, State: schemas.Loading, Slots: 2, Context: 512},
 		},
 		{
-			providers.KindOllama, []string{"ollama-0.17.4/tags.json", "ollama-0.17.4/ps_two_models.json", "ollama-0.17.4/show.json"}, nil,
+			providers.KindOllama,
+			[]string{"ollama-0.17.4/tags.json", "ollama-0.17.4/ps_two_models.json", "ollama-0.17.4/show.json"},
+			nil,
 			providers.Model{
 				Name: "stories-slow", Kinds: text, State: schemas.Resident, Context: 1024,
 				Digest: "69f4bfbd246101bd132578595d4d4c3d60b0bf9f007e44f9f14eeac4bd44be05", Need: schemas.Known(204769135),
@@ -129,9 +137,7 @@ func TestModelsRecorded(t *testing.T) {
 		},
 	} {
 		answers := recordedAnswers(t, c.cases...)
-		for k, v := range c.more {
-			answers[k] = v
-		}
+		maps.Copy(answers, c.more)
 		models, err := newProvider(t, c.kind, fixed(t, answers)).Models(testContext(t))
 		if err != nil {
 			t.Errorf("%s: %v", c.kind, err)

@@ -6,12 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ollama/ollama/api"
-	"github.com/ollama/ollama/types/model"
+	ollama "github.com/ollama/ollama/types/model"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -32,7 +33,7 @@ func NewOllama(cfg Config) *Ollama { return &Ollama{server: newServer(cfg)} }
 // tagged is a model in Ollama's list. Its capabilities are there since 0.32.
 type tagged struct {
 	api.ListModelResponse
-	Capabilities []model.Capability `json:"capabilities"`
+	Capabilities []ollama.Capability `json:"capabilities"`
 }
 
 // Models implements Provider.
@@ -121,15 +122,13 @@ func (p *Ollama) kinds(ctx context.Context, t *tagged) ([]schemas.Kind, error) {
 	return kinds, nil
 }
 
-func kindsOf(capabilities []model.Capability, name string) []schemas.Kind {
+func kindsOf(capabilities []ollama.Capability, name string) []schemas.Kind {
 	var kinds []schemas.Kind
-	for _, c := range capabilities {
-		switch c {
-		case model.CapabilityCompletion:
-			kinds = append(kinds, schemas.Chat, schemas.Completion)
-		case model.CapabilityEmbedding:
-			kinds = append(kinds, schemas.Embedding)
-		}
+	if slices.Contains(capabilities, ollama.CapabilityCompletion) {
+		kinds = append(kinds, schemas.Chat, schemas.Completion)
+	}
+	if slices.Contains(capabilities, ollama.CapabilityEmbedding) {
+		kinds = append(kinds, schemas.Embedding)
 	}
 	if kinds == nil {
 		return kindsByName(name)

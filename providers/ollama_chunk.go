@@ -116,9 +116,10 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 		o.failure = l.error
 		return nil, nil
 	}
-	first := o.head == nil
-	if first {
+	role := ""
+	if o.head == nil {
 		o.begin(l.model)
+		role = `,"role":"assistant"` // of the first chunk only
 	}
 	o.out = append(append(o.out[:0], o.head...), `{"index":0,`...)
 	if o.kind == schemas.Completion {
@@ -126,7 +127,7 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 		if len(l.thinking) > 0 {
 			o.out = appendString(o.out, []byte("reasoning_content"), l.thinking)
 		}
-	} else if err := o.delta(&l, first); err != nil {
+	} else if err := o.delta(&l, role); err != nil {
 		return nil, err
 	}
 	o.out = append(o.out, `,"finish_reason":`...)
@@ -159,12 +160,11 @@ func (o *ollamaRun) begin(model []byte) {
 	o.out = make([]byte, 0, len(o.head)+256)
 }
 
-func (o *ollamaRun) delta(l *ollamaLine, first bool) error {
+// delta appends what the line adds to the message, after role.
+func (o *ollamaRun) delta(l *ollamaLine, role string) error {
 	o.out = append(o.out, `"delta":{`...)
 	mark := len(o.out)
-	if first {
-		o.out = append(o.out, `,"role":"assistant"`...)
-	}
+	o.out = append(o.out, role...)
 	if len(l.thinking) > 0 {
 		o.out = appendString(o.out, []byte("reasoning_content"), l.thinking)
 	}

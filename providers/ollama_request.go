@@ -3,6 +3,7 @@ package providers
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -199,10 +200,8 @@ func reasoning(t *translation, name string, raw json.RawMessage) error {
 // only lets nothing pass but values that ask for nothing.
 func only(harmless ...string) func(*translation, string, json.RawMessage) error {
 	return func(_ *translation, name string, raw json.RawMessage) error {
-		for _, h := range harmless {
-			if string(raw) == h {
-				return nil
-			}
+		if slices.Contains(harmless, string(raw)) {
+			return nil
 		}
 		return unsupported(name, "")
 	}

@@ -14,16 +14,26 @@ func TestToOllama(t *testing.T) {
 		kind       schemas.Kind
 		body, want string // want without model and stream
 	}{
-		{schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"temperature":0.5,"max_tokens":7,"stop":"x","seed":1,"top_p":null,"user":"u","vramjet":1}`,
-			`{"messages":[{"role":"user","content":"hi"}],"options":{"temperature":0.5,"num_predict":7,"stop":["x"],"seed":1}}`},
-		{schemas.Chat, `{"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAEC"}}]}],"keep_alive":"1h","x":[1]}`,
-			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}],"keep_alive":"1h","x":[1]}`},
-		{schemas.Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","function":{"name":"f","arguments":"{\"b\":1,\"a\":2}"}}]},{"role":"tool","tool_call_id":"c","content":"3"}],"tools":[1],"tool_choice":"auto"}`,
-			`{"messages":[{"role":"assistant","content":"","tool_calls":[{"id":"c","function":{"index":0,"name":"f","arguments":{"b":1,"a":2}}}]},{"role":"tool","content":"3","tool_name":"f","tool_call_id":"c"}],"tools":[1]}`},
-		{schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"tool_choice":"none","tools":[1],"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"reasoning_effort":"low"}`,
-			`{"messages":[{"role":"user","content":"hi"}],"format":{"type":"object"},"think":"low"}`},
-		{schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_object"},"reasoning":{"effort":"none"},"n":1,"logprobs":false,"options":{"num_ctx":9,"temperature":1},"temperature":0}`,
-			`{"messages":[{"role":"user","content":"hi"}],"format":"json","think":false,"options":{"num_ctx":9,"temperature":1}}`},
+		{
+			schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"temperature":0.5,"max_tokens":7,"stop":"x","seed":1,"top_p":null,"user":"u","vramjet":1}`,
+			`{"messages":[{"role":"user","content":"hi"}],"options":{"temperature":0.5,"num_predict":7,"stop":["x"],"seed":1}}`,
+		},
+		{
+			schemas.Chat, `{"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAEC"}}]}],"keep_alive":"1h","x":[1]}`,
+			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}],"keep_alive":"1h","x":[1]}`,
+		},
+		{
+			schemas.Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","function":{"name":"f","arguments":"{\"b\":1,\"a\":2}"}}]},{"role":"tool","tool_call_id":"c","content":"3"}],"tools":[1],"tool_choice":"auto"}`,
+			`{"messages":[{"role":"assistant","content":"","tool_calls":[{"id":"c","function":{"index":0,"name":"f","arguments":{"b":1,"a":2}}}]},{"role":"tool","content":"3","tool_name":"f","tool_call_id":"c"}],"tools":[1]}`,
+		},
+		{
+			schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"tool_choice":"none","tools":[1],"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}},"reasoning_effort":"low"}`,
+			`{"messages":[{"role":"user","content":"hi"}],"format":{"type":"object"},"think":"low"}`,
+		},
+		{
+			schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_object"},"reasoning":{"effort":"none"},"n":1,"logprobs":false,"options":{"num_ctx":9,"temperature":1},"temperature":0}`,
+			`{"messages":[{"role":"user","content":"hi"}],"format":"json","think":false,"options":{"num_ctx":9,"temperature":1}}`,
+		},
 		{schemas.Completion, `{"prompt":["hi"],"suffix":"s"}`, `{"prompt":"hi","suffix":"s"}`},
 		{schemas.Embedding, `{"input":["a","b"],"dimensions":3,"encoding_format":"float"}`, `{"input":["a","b"],"dimensions":3}`},
 	} {

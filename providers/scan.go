@@ -43,12 +43,12 @@ func (s *scanner) take(c byte) bool {
 }
 
 // enter moves into an object or an array: open is '{' or '['.
-func (s *scanner) enter(open byte) bool {
+func (s *scanner) enter(open byte) {
 	s.depth++
 	if s.depth > maxDepth {
 		s.fail()
 	}
-	return s.take(open)
+	s.take(open)
 }
 
 // key moves to the next member of an object and returns its raw name. At the end

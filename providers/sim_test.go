@@ -13,21 +13,21 @@ import (
 )
 
 // serveSim runs a simulated server for the time of a test.
-func serveSim(t testing.TB, cfg sim.Config) (*sim.Server, string) {
-	t.Helper()
+func serveSim(tb testing.TB, cfg sim.Config) (*sim.Server, string) {
+	tb.Helper()
 	s := sim.New(cfg)
 	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
+	tb.Cleanup(srv.Close)
 	return s, srv.URL
 }
 
-func newProvider(t testing.TB, kind, url string) providers.Provider {
-	t.Helper()
+func newProvider(tb testing.TB, kind, url string) providers.Provider {
+	tb.Helper()
 	client, done := providers.ClientForTest()
-	t.Cleanup(done)
+	tb.Cleanup(done)
 	p, err := providers.New(providers.Config{Name: "test", Kind: kind, URL: url, HTTP: client})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
@@ -44,15 +44,15 @@ func quick() sim.Config {
 	}
 }
 
-func testContext(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	tb.Cleanup(cancel)
 	return ctx
 }
 
-func content(t testing.TB, body []byte) string {
-	t.Helper()
+func content(tb testing.TB, body []byte) string {
+	tb.Helper()
 	var c struct {
 		Choices []struct {
 			Text    string `json:"text"`
@@ -62,10 +62,10 @@ func content(t testing.TB, body []byte) string {
 		} `json:"choices"`
 	}
 	if err := json.Unmarshal(body, &c); err != nil {
-		t.Fatalf("%s in %s", err, body)
+		tb.Fatalf("%s in %s", err, body)
 	}
 	if len(c.Choices) == 0 {
-		t.Fatalf("no choices in %s", body)
+		tb.Fatalf("no choices in %s", body)
 	}
 	return c.Choices[0].Text + c.Choices[0].Message.Content
 }

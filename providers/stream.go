@@ -114,8 +114,7 @@ func verdict(ctx, runCtx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var limit *schemas.Error
-	if errors.As(context.Cause(runCtx), &limit) {
+	if limit, ok := errors.AsType[*schemas.Error](context.Cause(runCtx)); ok {
 		return limit
 	}
 	return err
@@ -123,8 +122,7 @@ func verdict(ctx, runCtx context.Context, err error) error {
 
 // broken turns an error in the middle of a stream into the one to return.
 func (s *server) broken(ctx, runCtx context.Context, err error) error {
-	var mine *emitError
-	if errors.As(err, &mine) {
+	if mine, ok := errors.AsType[*emitError](err); ok {
 		return mine.err
 	}
 	var known *schemas.Error

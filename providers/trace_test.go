@@ -37,43 +37,43 @@ type response struct {
 	End     string
 }
 
-func tracesDir(t testing.TB) string {
-	t.Helper()
+func tracesDir(tb testing.TB) string {
+	tb.Helper()
 	dir := os.Getenv("VRAMJET_SHARED")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "shared")
 	}
 	dir = filepath.Join(dir, "traces")
 	if _, err := os.Stat(dir); err != nil {
-		t.Skip("no recorded traces here: set VRAMJET_SHARED to the folder that holds them")
+		tb.Skip("no recorded traces here: set VRAMJET_SHARED to the folder that holds them")
 	}
 	return dir
 }
 
-func readTrace(t testing.TB, name string) trace {
-	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(tracesDir(t), name))
+func readTrace(tb testing.TB, name string) trace {
+	tb.Helper()
+	raw, err := os.ReadFile(filepath.Join(tracesDir(tb), name))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var tr trace
 	if err := json.Unmarshal(raw, &tr); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return tr
 }
 
 // allTraces returns the traces by folder/case.
-func allTraces(t testing.TB) map[string]trace {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(tracesDir(t), "*", "*.json"))
+func allTraces(tb testing.TB) map[string]trace {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(tracesDir(tb), "*", "*.json"))
 	if err != nil || len(files) < 50 {
-		t.Fatalf("%d traces, %v", len(files), err)
+		tb.Fatalf("%d traces, %v", len(files), err)
 	}
 	all := map[string]trace{}
 	for _, f := range files {
 		name := filepath.Base(filepath.Dir(f)) + "/" + filepath.Base(f)
-		all[name] = readTrace(t, name)
+		all[name] = readTrace(tb, name)
 	}
 	return all
 }
@@ -117,8 +117,8 @@ func (x *exchange) streamed() bool {
 }
 
 // said reads a stream in the plainest way: its text, and whether it is whole.
-func (x *exchange) said(t testing.TB) (text string, whole bool) {
-	t.Helper()
+func (x *exchange) said(tb testing.TB) (text string, whole bool) {
+	tb.Helper()
 	for line := range strings.Lines(x.Response.text()) {
 		line = strings.TrimSpace(strings.TrimPrefix(line, "data: "))
 		if line == "[DONE]" {

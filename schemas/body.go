@@ -146,7 +146,7 @@ func plainMessages(v []byte) bool {
 func plainMessage(object []byte) bool {
 	role := false
 	for key, v := range members(object) {
-		plain := true
+		var plain bool
 		switch string(key) {
 		case `"role"`:
 			role, plain = true, plainRole(v)

@@ -206,6 +206,7 @@ func showFields(v reflect.Value, shown map[string]bool) {
 			shown[key] = shown[key] || !value.IsZero()
 			showFields(value, shown)
 		}
+	default: // nothing in it
 	}
 }
 
@@ -257,8 +258,13 @@ func TestSchemasRefuse(t *testing.T) {
 		{"node-state", strings.Replace(string(encode(t, &goldenState)), `"devices": [`, `"devices": null, "x": [`, 1)},
 		{"node-state", strings.Replace(string(encode(t, &goldenState)), `2026-01-02T15:04:05.6Z`, `yesterday`, 1)},
 		{"end", `{"object":"list","model":"m","usage":{"prompt_tokens":1,"total_tokens":1},"vramjet":{"attempt":1,"queued_ms":0,"load_ms":0,"ttft_ms":0,"total_ms":0,"tokens_per_s":0}}`},
-		{"chunk", `{"id":"x"}`}, {"job-request", `{"job":"a b"}`}, {"job-info", `{"job":"a","state":"lost"}`},
-		{"control-request", `{"do":"explode"}`}, {"cancel", `{"attempt":-1}`}, {"job-done", `{}`}, {"offer-answer", `{"accepted":1,"seq":1}`},
+		{"chunk", `{"id":"x"}`},
+		{"job-request", `{"job":"a b"}`},
+		{"job-info", `{"job":"a","state":"lost"}`},
+		{"control-request", `{"do":"explode"}`},
+		{"cancel", `{"attempt":-1}`},
+		{"job-done", `{}`},
+		{"offer-answer", `{"accepted":1,"seq":1}`},
 	} {
 		if err := validate(c.name, []byte(c.message)); err == nil || AsError(err).Code != InvalidRequest {
 			t.Errorf("%s: %s: got %v, want invalid_request", c.name, c.message, err)

@@ -24,7 +24,7 @@ const (
 // Headers of an offer, which the dispatcher adds to the job's.
 const (
 	HeaderTenant  = "Vj-Tenant"  // the job's tenant
-	HeaderModel   = "Vj-Model"   // the model, as the backend names it
+	HeaderModel   = "Vj-Model"   // the model, as users name it
 	HeaderBackend = "Vj-Backend" // the backend to run it on
 	HeaderEvict   = "Vj-Evict"   // a model to unload first; may stand several times
 	HeaderWaited  = "Vj-Waited"  // how long the job waited in the queue, in ms

@@ -95,8 +95,14 @@ func TestJobSubjectRoundTrip(t *testing.T) {
 
 func TestJobSubjectRefuses(t *testing.T) {
 	for _, f := range []Flow{
-		{"", Normal, "m"}, {"a.b", Normal, "m"}, {"é", Normal, "m"}, {strings.Repeat("a", 65), Normal, "m"},
-		{"a", "urgent", "m"}, {"a", "", "m"}, {"a", Normal, ""}, {"a", Normal, strings.Repeat("m", MaxModelBytes+1)},
+		{"", Normal, "m"},
+		{"a.b", Normal, "m"},
+		{"é", Normal, "m"},
+		{strings.Repeat("a", 65), Normal, "m"},
+		{"a", "urgent", "m"},
+		{"a", "", "m"},
+		{"a", Normal, ""},
+		{"a", Normal, strings.Repeat("m", MaxModelBytes+1)},
 	} {
 		if subject, err := JobSubject(f); err == nil {
 			t.Errorf("JobSubject(%+v) = %q, want an error", f, subject)

@@ -14,7 +14,7 @@ import (
 	"sync"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	mistake "github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
 //go:embed jsonschema/*.json
@@ -156,21 +156,19 @@ func explain(invalid *jsonschema.ValidationError) *Error {
 		}
 		return strings.Compare(strings.Join(a.InstanceLocation, "."), strings.Join(b.InstanceLocation, "."))
 	})
-	where, what := leaf.InstanceLocation, ""
+	where, what := leaf.InstanceLocation, "is not as its JSON Schema says"
 	switch k := leaf.ErrorKind.(type) {
-	case *kind.Required:
+	case *mistake.Required:
 		where, what = append(slices.Clone(where), k.Missing[0]), "is missing"
-	case *kind.Type:
+	case *mistake.Type:
 		what = fmt.Sprintf("is of the type %s, want %s", k.Got, strings.Join(k.Want, " or "))
-	case *kind.Enum:
+	case *mistake.Enum:
 		what = "is " + truncate(fmt.Sprintf("%#v", k.Got)) + ", want " + strings.Trim(fmt.Sprint(k.Want), "[]")
-	case *kind.MinItems:
+	case *mistake.MinItems:
 		what = "is empty"
-	case *kind.Minimum:
+	case *mistake.Minimum:
 		want, _ := k.Want.Float64()
 		what = fmt.Sprintf("is too small, want %g or more", want)
-	default:
-		what = "is not as its JSON Schema says"
 	}
 	param := strings.Join(where, ".")
 	if param == "" {

@@ -171,7 +171,8 @@ func FuzzReadShape(f *testing.F) {
 func BenchmarkValidateBody(b *testing.B) {
 	long := `{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 4000) + `"}],"stream":true}`
 	for _, c := range []struct{ name, body string }{
-		{"small", smallChat}, {"20KB", long},
+		{"small", smallChat},
+		{"20KB", long},
 		{"unusual", strings.Replace(smallChat, `"max_tokens":128`, `"max_tokens":1e2`, 1)},
 	} {
 		b.Run(c.name, func(b *testing.B) {

@@ -54,7 +54,7 @@ func admit(c candidate) (plan map[string]schemas.Bytes, reason string) {
 	case c.draining:
 		return nil, "the node takes no more jobs"
 	case !c.known:
-		return nil, fmt.Sprintf("the node has no backend %s", c.backend)
+		return nil, "the node has no backend " + c.backend
 	case !c.healthy:
 		return nil, fmt.Sprintf("backend %s is not healthy: %s", c.backend, c.trouble)
 	case !c.served:

@@ -25,6 +25,7 @@ const hostedSlots = 8
 // owner of the node.
 type backend struct {
 	Backend
+	loader  providers.Loader // nil: the server decides what it loads
 	healthy bool
 	trouble string           // why it is not
 	own     []schemas.Device // that it reports itself
@@ -38,8 +39,10 @@ type backend struct {
 }
 
 func newBackend(cfg Backend) *backend {
+	loader, _ := cfg.Provider.(providers.Loader)
 	return &backend{
 		Backend: cfg,
+		loader:  loader,
 		trouble: "it was not reached yet",
 		index:   map[string]int{},
 		busy:    map[string]int{},
@@ -58,12 +61,6 @@ func (b *backend) model(name string) (schemas.Model, bool) {
 	m := b.models[i]
 	m.Busy, m.LoadMS = b.busy[name], b.took[name]
 	return m, true
-}
-
-// loader reports whether the backend can be told what to load.
-func (b *backend) loader() bool {
-	_, ok := b.Provider.(providers.Loader)
-	return ok
 }
 
 // poke has the backend looked at soon.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -84,8 +83,7 @@ func (n *node) controlUnload(ctx context.Context, m controlled) {
 		n.w.fail(m.reply, schemas.Errorf(schemas.ModelNotFound, "the node has no backend %s", m.Backend))
 		return
 	}
-	loader, ok := b.Provider.(providers.Loader)
-	if !ok {
+	if b.loader == nil {
 		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "backend %s cannot be told to unload", m.Backend))
 		return
 	}
@@ -95,7 +93,7 @@ func (n *node) controlUnload(ctx context.Context, m controlled) {
 		return
 	}
 	b.leaving[m.Model] = nil
-	cfg := b.Backend
+	cfg, loader := b.Backend, b.loader
 	n.beside.Go(func() {
 		uctx, cancel := context.WithTimeout(ctx, cfg.LoadTimeout)
 		defer cancel()

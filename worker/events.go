@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"strconv"
 	"time"
 
@@ -69,9 +70,7 @@ func (o *outlet) publish(kind schemas.EventKind, body []byte, now time.Time) err
 // to a reply subject, once the server has it. It tries again until ctx ends.
 func (o *outlet) end(ctx context.Context, status schemas.Status, body []byte) error {
 	header := make(nats.Header, len(o.msg.Header)+2)
-	for k, v := range o.msg.Header {
-		header[k] = v
-	}
+	maps.Copy(header, o.msg.Header)
 	header[schemas.HeaderEvent] = []string{string(schemas.EventEnd)}
 	header[schemas.HeaderSeq] = []string{strconv.FormatUint(o.next, 10)}
 	header[schemas.HeaderStatus] = []string{string(status)}

@@ -69,10 +69,9 @@ func (w *Worker) extend(ctx context.Context, leases []*lease) {
 			if !l.held(asked) {
 				return nil
 			}
-			if err := broker.Extend(ctx, w.nc, l.ack); err != nil {
-				return nil //nolint:nilerr // the lease clock is what counts
+			if broker.Extend(ctx, w.nc, l.ack) == nil {
+				l.prolong(time.Now(), asked.Add(w.pace.lease-w.pace.margin))
 			}
-			l.prolong(time.Now(), asked.Add(w.pace.lease-w.pace.margin))
 			return nil
 		})
 	}

@@ -82,7 +82,7 @@ func (n *node) startLoads(ctx context.Context) {
 			continue
 		}
 		l.active, l.expires, n.changed = true, time.Now().Add(l.backend.LoadTimeout), true
-		job := loading{load: l, Backend: l.backend.Backend, model: l.model, evict: l.evict, plan: l.plan}
+		job := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.model, evict: l.evict, plan: l.plan}
 		n.beside.Go(func() { n.w.send(n.w.load(ctx, job)) })
 	}
 }
@@ -104,10 +104,11 @@ func (n *node) collide(earlier, later *load) bool {
 // loading is what the goroutine of a load needs to know.
 type loading struct {
 	Backend
-	load  *load // only to name it: it belongs to the owner
-	model string
-	evict []string
-	plan  map[string]schemas.Bytes
+	loader providers.Loader
+	load   *load // only to name it: it belongs to the owner
+	model  string
+	evict  []string
+	plan   map[string]schemas.Bytes
 }
 
 // loaded says that a load ended, and what was seen right after it.
@@ -128,7 +129,7 @@ func (w *Worker) load(ctx context.Context, l loading) loaded {
 	defer cancel()
 	err := w.makeRoom(lctx, l)
 	if err == nil {
-		err = l.Provider.(providers.Loader).Load(lctx, l.serverName(l.model))
+		err = l.loader.Load(lctx, l.serverName(l.model))
 	}
 	if err != nil && lctx.Err() != nil && ctx.Err() == nil {
 		err = schemas.Errorf(schemas.UpstreamError, "%s was not loaded within %s", l.model, l.LoadTimeout)
@@ -148,7 +149,7 @@ const roomWait = 10 * time.Second
 // load is there.
 func (w *Worker) makeRoom(ctx context.Context, l loading) error {
 	for _, name := range l.evict {
-		if err := l.Provider.(providers.Loader).Unload(ctx, l.serverName(name)); err != nil {
+		if err := l.loader.Unload(ctx, l.serverName(name)); err != nil {
 			return fmt.Errorf("unload %s: %w", name, err)
 		}
 	}

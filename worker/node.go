@@ -112,7 +112,7 @@ func (n *node) add(ctx context.Context, cfg Backend) {
 // offered is an offer that arrived.
 type offered struct{ *offer }
 
-func (m offered) apply(ctx context.Context, n *node) {
+func (m offered) apply(_ context.Context, n *node) {
 	c := n.candidate(m.offer)
 	plan, reason := admit(c)
 	if reason != "" {
@@ -121,17 +121,17 @@ func (m offered) apply(ctx context.Context, n *node) {
 	}
 	n.number++
 	t := &task{
-		key:     m.offer.key(),
+		key:     m.key(),
 		number:  n.number,
 		offer:   m.offer,
-		backend: n.backend(m.offer.backend),
+		backend: n.backend(m.backend),
 		slot:    true,
 		probe:   -1,
 	}
 	n.tasks[t.key], n.numbers[t.number] = t, t
-	t.backend.busy[m.offer.model]++
+	t.backend.busy[m.model]++
 	if c.load {
-		t.load = n.promise(t.backend, m.offer.model, m.offer.evict, plan)
+		t.load = n.promise(t.backend, m.model, m.evict, plan)
 		t.load.offers++
 	}
 	n.changed = true
@@ -160,7 +160,7 @@ func (n *node) fill(c *candidate, b *backend, model string, evict []string) {
 	}
 	c.served, c.model = true, m
 	_, c.leaving = b.leaving[model]
-	if !b.loader() || m.State == schemas.Resident || m.State == schemas.Remote {
+	if b.loader == nil || m.State == schemas.Resident || m.State == schemas.Remote {
 		return
 	}
 	c.load = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -239,9 +240,7 @@ func (j *job) offer(msg jetstream.Msg, evict ...string) (schemas.OfferAnswer, *n
 		j.t.Fatal(err)
 	}
 	h := nats.Header{}
-	for k, v := range msg.Headers() {
-		h[k] = v
-	}
+	maps.Copy(h, msg.Headers())
 	if h.Get(schemas.HeaderKind) == "" {
 		h.Set(schemas.HeaderKind, "chat")
 	}

@@ -80,6 +80,7 @@ func Setup(tb testing.TB, nc *nats.Conn) jetstream.JetStream {
 
 // Log returns a logger that writes to the output of tb, for as long as it runs.
 func Log(tb testing.TB) *slog.Logger {
+	tb.Helper()
 	return slog.New(slog.NewTextHandler(output{tb}, nil))
 }
 
@@ -88,8 +89,10 @@ func Log(tb testing.TB) *slog.Logger {
 type output struct{ tb testing.TB }
 
 func (o output) Write(p []byte) (int, error) {
-	if o.tb.Context().Err() != nil {
+	select {
+	case <-o.tb.Context().Done():
 		return len(p), nil
+	default:
+		return o.tb.Output().Write(p)
 	}
-	return o.tb.Output().Write(p)
 }

@@ -12,18 +12,26 @@ type logger struct {
 	fatal chan<- string // has room for one
 }
 
-func (l *logger) Noticef(string, ...any) {}
-func (l *logger) Debugf(string, ...any)  {}
-func (l *logger) Tracef(string, ...any)  {}
+// Noticef drops what is only news.
+func (*logger) Noticef(string, ...any) {}
 
+// Debugf drops it.
+func (*logger) Debugf(string, ...any) {}
+
+// Tracef drops it.
+func (*logger) Tracef(string, ...any) {}
+
+// Warnf logs a warning.
 func (l *logger) Warnf(format string, v ...any) {
 	l.log.Warn("NATS server warning", "text", fmt.Sprintf(format, v...))
 }
 
+// Errorf logs an error.
 func (l *logger) Errorf(format string, v ...any) {
 	l.log.Error("NATS server error", "text", fmt.Sprintf(format, v...))
 }
 
+// Fatalf logs an error that the server would end the program for.
 func (l *logger) Fatalf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	l.log.Error("NATS server fatal error", "text", text)

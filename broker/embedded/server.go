@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -149,7 +150,8 @@ func checkPort(opts *server.Options) error {
 		return nil
 	}
 	addr := net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port))
-	l, err := net.Listen("tcp", addr)
+	var now net.ListenConfig
+	l, err := now.Listen(context.Background(), "tcp", addr) // it does not block
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: choose another port, or stop what uses it", addr, err)
 	}

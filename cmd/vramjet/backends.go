@@ -92,6 +92,14 @@ func (f *backendFinder) feed(ctx context.Context, w *worker.Worker) {
 
 // add adds one backend, and reports whether there is nothing more to do for it.
 func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, names map[string]bool) bool {
+	if b.URL == "" { // a simulated server of this process: the configuration lets no other be without a URL
+		url, err := simServer(ctx)
+		if err != nil {
+			f.log.Error("a backend cannot be used", "backend", b.Name, "err", err)
+			return true
+		}
+		b.URL = url
+	}
 	if b.Kind == "" || b.Kind == providers.KindLlamaCpp { // which of the two ways of llama-server it is
 		kind, err := detect(ctx, b)
 		if err != nil {

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/vramjet/vramjet/schemas"
 )
 
 // packageDir is where this package's testdata is, for tests in another folder.
@@ -29,14 +27,10 @@ backends:
     models: [llama3.2, "qwen3:*"]
     prefix: local/
     keys_env: [OPENAI_API_KEY]
-    timeouts: {connect: 2s, first_token: 5m, between_chunks: 60s, run: 10m}
-    price: {input: 0.15, output: 0.6}
-    load: {context: 8192, parallel: 4, kv_type: f16}
-  - {name: 007, kind: vllm, devices: [0, 1]}
-models: {"llama3.3:70b": {need: 44GiB, pin: true}, 7: {need: 1000}}
-tenants: {default: {weight: 1, max_in_flight: 0}, acme: {weight: 2.5}}
-routes: {smart: ["llama3.3:70b", gpt-5-mini], one: a}
-policy: {affinity_lag: 800, max_model_wait: {interactive: 60s, normal: 2m, batch: 30m}, aging: 15s, unknown_model_wait: 5s}
+    timeouts: {first_token: 5m, between_chunks: 60s, run: 10m}
+  - {name: 007, kind: vllm, url: "http://127.0.0.1:8000", devices: [0, 1], models: one}
+tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
+policy: {aging: 15s, unknown_model_wait: 5s}
 `
 
 func writeFile(t *testing.T, name, text string) string {
@@ -62,18 +56,12 @@ func TestConfigFull(t *testing.T) {
 			{
 				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
 				Models: []string{"llama3.2", "qwen3:*"}, Prefix: "local/", KeysEnv: []string{"OPENAI_API_KEY"},
-				Timeouts: Timeouts{Connect: 2 * time.Second, FirstToken: 5 * time.Minute, BetweenChunks: time.Minute, Run: 10 * time.Minute},
-				Price:    Price{Input: 0.15, Output: 0.6}, Load: Load{Context: 8192, Parallel: 4, KVType: "f16"},
+				Timeouts: Timeouts{FirstToken: 5 * time.Minute, BetweenChunks: time.Minute, Run: 10 * time.Minute},
 			},
-			{Name: "007", Kind: "vllm", Devices: []string{"0", "1"}},
+			{Name: "007", Kind: "vllm", URL: "http://127.0.0.1:8000", Devices: []string{"0", "1"}, Models: []string{"one"}},
 		},
-		Models:  map[string]Override{"llama3.3:70b": {Need: size(44 * schemas.GiB), Pin: true}, "7": {Need: 1000}},
-		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}},
-		Routes:  map[string][]string{"smart": {"llama3.3:70b", "gpt-5-mini"}, "one": {"a"}},
-		Policy: Policy{
-			AffinityLag: 800, MaxModelWait: MaxModelWait{time.Minute, 2 * time.Minute, 30 * time.Minute},
-			Aging: 15 * time.Second, UnknownModelWait: 5 * time.Second,
-		},
+		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}, "7": {Weight: 1}},
+		Policy:  Policy{Aging: 15 * time.Second, UnknownModelWait: 5 * time.Second},
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -84,7 +72,7 @@ func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "node: a\nnats:\n  urll: x\n", `v.yaml:3: unknown key "nats.urll": did you mean "nats.url"?`},
 		{"unknown at the top", "backend: []\n", `v.yaml:1: unknown key "backend": did you mean "backends"?`},
-		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are affinity_lag, max_model_wait, aging, unknown_model_wait`},
+		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, unknown_model_wait`},
 		{"unknown in a list", "backends:\n- name: a\n  kind: sim\n  slot: 1\n", `v.yaml:4: unknown key "backends[0].slot": did you mean "backends[0].slots"?`},
 		{"a key in the file", "backends:\n- {name: a, kind: openai, key: sk-1}\n", `v.yaml:2: unknown key "backends[0].key"`},
 		{"prefix", "nats: {prefix: vj.v1}\n", `v.yaml:1: unknown key "nats.prefix"`},
@@ -93,12 +81,8 @@ func TestConfigErrors(t *testing.T) {
 		{"no value", "node: [a]\n", "v.yaml:1: node is a list, but takes a single value"},
 		{"no file", "- a\n", "v.yaml:1: the configuration is a list"},
 		{"number", "backends:\n- name: a\n  kind: sim\n  slots: many\n", `v.yaml:4: backends[0].slots: "many" is wrong: want a whole number`},
-		{"price", "backends:\n- {name: a, kind: sim, price: {input: .nan}}\n", `v.yaml:2: backends[0].price.input: ".nan" is wrong: want a number`},
-		{"bool", "models: {a: {pin: yes}}\n", `v.yaml:1: models.a.pin: "yes" is wrong: want true or false`},
 		{"duration", "policy: {aging: 30}\n", `v.yaml:1: policy.aging: "30" is wrong: want a duration such as 90s`},
 		{"negative duration", "policy: {aging: -30s}\n", `v.yaml:1: policy.aging: "-30s" is wrong`},
-		{"memory", "models:\n  \"a.b:1\": {need: 44GB}\n", `v.yaml:2: models["a.b:1"].need: "44GB" is wrong: "44GB" is not an amount of memory`},
-		{"lag", "policy: {affinity_lag: -1}\n", "want auto, or a number"},
 		{"twice", "node: a\nhttp: \"off\"\nnode: b\n", "v.yaml:3: node is set twice, the first time in line 1"},
 		{"alias", "node: &a x\nhttp: *a\n", "v.yaml:2: http is an alias: write it out"},
 		{"YAML", "node: [\n", "v.yaml:1: "},
@@ -110,7 +94,6 @@ func TestConfigErrors(t *testing.T) {
 		{"negative", "backends:\n- {name: a, kind: sim, slots: -1}\n", "v.yaml:2: backends[0].slots: it is negative"},
 		{"tenant", "tenants:\n  a.b: {weight: 1}\n", `v.yaml:2: tenants["a.b"]: the tenant "a.b" is not`},
 		{"weight", "tenants:\n  a: {weight: -1}\n", "v.yaml:2: tenants.a.weight: it is negative"},
-		{"route", "routes:\n  a: []\n", "v.yaml:2: routes.a: it leads to no model"},
 		{"node", "node: a b\n", `v.yaml:1: node: "a b" is not`},
 		{"http", "http: here\n", `v.yaml:1: http: "here" is not host:port`},
 		{"who", "nats: {creds: a, nkey: b}\n", "v.yaml:1: nats.nkey: only one of creds, nkey may be set"},
@@ -133,7 +116,6 @@ func TestConfigEnvErrors(t *testing.T) {
 		"VRAMJET_POLICY_AGING": {"soon", `$VRAMJET_POLICY_AGING: policy.aging: "soon" is wrong: want a duration`},
 		"VRAMJET_BACKENDS":     {"[{name: a, kin: sim}]", `$VRAMJET_BACKENDS: unknown key "backends[0].kin": did you mean "backends[0].kind"?`},
 		"VRAMJET_TENANTS":      {"{", "$VRAMJET_TENANTS: want tenants as YAML, such as {name: {…}}"},
-		"VRAMJET_MODELS":       {"x", "$VRAMJET_MODELS: models is a single value"},
 		"VRAMJET_NODE":         {"a b", "$VRAMJET_NODE: node: "},
 	} {
 		_, _, err := loadConfig(writeFile(t, "v.yaml", ""), env(map[string]string{name: c.value}), nil)
@@ -152,11 +134,11 @@ func TestConfigTellsAllErrors(t *testing.T) {
 }
 
 func TestConfigPrecedence(t *testing.T) {
-	file := "node: of-file\npolicy: {aging: 1s}\nnats:\nbackends: [{name: a, kind: sim, slots: 3}, {name: b, kind: sim}]\nmodels: {x.y: {pin: true}}\n"
+	file := "node: of-file\npolicy: {aging: 1s}\nnats:\nbackends: [{name: a, kind: sim, slots: 3}, {name: b, kind: sim}]\ntenants: {x-y: {weight: 3}}\n"
 	path := writeFile(t, "v.yaml", file)
 	environment := map[string]string{
 		"VRAMJET_POLICY_AGING": "2s", "VRAMJET_NODE": "of-env", "VRAMJET_BACKENDS": "[{name: c, kind: sim}]", "VRAMJET_HTTP": ":1",
-		"VRAMJET_MODELS": `{"z.1": {need: 1GiB}}`,
+		"VRAMJET_TENANTS": `{"z_1": {weight: 2}}`,
 	}
 	cfg, from, err := loadConfig(path, env(environment), map[string]string{"http": ":2", "node": ""})
 	if err != nil {
@@ -167,17 +149,16 @@ func TestConfigPrecedence(t *testing.T) {
 		got[v.Key] = v.Value + " < " + strings.ReplaceAll(v.Source, path, "v.yaml")
 	}
 	for key, want := range map[string]string{
-		"node":                        "of-env < $VRAMJET_NODE",
-		"http":                        ":2 < --http",
-		"nats.url":                    "nats://127.0.0.1:4222 < default",
-		"policy.aging":                "2s < $VRAMJET_POLICY_AGING",
-		"policy.unknown_model_wait":   "10s < default",
-		"backends[0].name":            "c < $VRAMJET_BACKENDS",
-		"backends[0].slots":           "",
-		"backends[1].name":            "",
-		`models["x.y"].pin`:           "true < v.yaml:5",
-		`models["z.1"].need`:          "1.0 GiB < $VRAMJET_MODELS",
-		"policy.max_model_wait.batch": "30m0s < default",
+		"node":                      "of-env < $VRAMJET_NODE",
+		"http":                      ":2 < --http",
+		"nats.url":                  "nats://127.0.0.1:4222 < default",
+		"policy.aging":              "2s < $VRAMJET_POLICY_AGING",
+		"policy.unknown_model_wait": "10s < default",
+		"backends[0].name":          "c < $VRAMJET_BACKENDS",
+		"backends[0].slots":         "",
+		"backends[1].name":          "",
+		"tenants.x-y.weight":        "3 < v.yaml:5",
+		"tenants.z_1.weight":        "2 < $VRAMJET_TENANTS",
 	} {
 		if got[key] != want {
 			t.Errorf("%s is %q, want %q", key, got[key], want)

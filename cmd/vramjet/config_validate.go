@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -37,11 +38,6 @@ func validate(cfg *Config, from sources) error {
 	}
 	for name, t := range cfg.Tenants {
 		v.tenant(name, t)
-	}
-	for name, models := range cfg.Routes {
-		if len(models) == 0 {
-			v.fail(keyPath("routes", quoteName(name)), "it leads to no model")
-		}
 	}
 	slices.SortFunc(v.problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(v.problems...)
@@ -83,28 +79,24 @@ func (v *validator) backend(key string, b *Backend) {
 	if b.Name == "" {
 		v.fail(key+".name", "a backend needs a name, unique on the node")
 	}
-	if !slices.Contains(backendKinds, b.Kind) {
-		hint := "want one of " + strings.Join(backendKinds, ", ")
-		if best, ok := nearest(b.Kind, backendKinds); ok {
+	if kinds := providers.Kinds(); !slices.Contains(kinds, b.Kind) {
+		hint := "want one of " + strings.Join(kinds, ", ")
+		if best, ok := nearest(b.Kind, kinds); ok {
 			hint = fmt.Sprintf("did you mean %q?", best)
 		}
 		v.fail(key+".kind", "%q is no kind of backend: %s", b.Kind, hint)
 	}
-	if b.URL != "" {
-		if u, err := url.Parse(b.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			v.fail(key+".url", "want http://host:port or https://host")
-		}
+	u, err := url.Parse(b.URL)
+	switch {
+	case b.URL == "" && b.Kind == providers.KindSim: // one of this process
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		v.fail(key+".url", "want http://host:port or https://host")
 	}
 	if len(b.Devices) > 1 && (slices.Contains(b.Devices, "all") || slices.Contains(b.Devices, "none")) {
 		v.fail(key+".devices", "all and none stand alone")
 	}
-	for name, n := range map[string]float64{
-		"slots": float64(b.Slots), "price.input": b.Price.Input, "price.output": b.Price.Output,
-		"load.context": float64(b.Load.Context), "load.parallel": float64(b.Load.Parallel),
-	} {
-		if n < 0 {
-			v.fail(key+"."+name, "it is negative")
-		}
+	if b.Slots < 0 {
+		v.fail(key+".slots", "it is negative")
 	}
 }
 
@@ -115,9 +107,6 @@ func (v *validator) tenant(name string, t Tenant) {
 	}
 	if !(t.Weight >= 0) {
 		v.fail(key+".weight", "it is negative")
-	}
-	if t.MaxInFlight < 0 {
-		v.fail(key+".max_in_flight", "it is negative")
 	}
 }
 

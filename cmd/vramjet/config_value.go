@@ -1,37 +1,10 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
-
-// slotSeconds is an amount of service: slots times seconds. 0 means that the
-// dispatcher chooses it by how long loads take, and is written auto.
-type slotSeconds float64
-
-// UnmarshalText reads auto, or a number.
-func (s *slotSeconds) UnmarshalText(text []byte) error {
-	if string(text) == "auto" {
-		*s = 0
-		return nil
-	}
-	f, err := strconv.ParseFloat(string(text), 64)
-	if err != nil || !(f > 0) {
-		return errors.New("want auto, or a number of slot-seconds above 0")
-	}
-	*s = slotSeconds(f)
-	return nil
-}
-
-func (s slotSeconds) String() string {
-	if s == 0 {
-		return "auto"
-	}
-	return strconv.FormatFloat(float64(s), 'g', -1, 64)
-}
 
 // configDir is where the user's programs keep their configuration; "" where that
 // is not known.

@@ -53,10 +53,22 @@ func Run(t *testing.T, d Dialect) {
 		name string
 		test func(*testing.T, Dialect)
 	}{
-		{"whole", whole}, {"cut", cut}, {"no final marker", noMarker}, {"error in the stream", streamError},
-		{"stray text", strayText}, {"unreachable", unreachable}, {"cancel", cancel}, {"error of emit", emitError},
-		{"a chunk of 1 MiB", longChunk}, {"cut at every byte", everyByte}, {"CRLF", crlf}, {"comments", comments},
-		{"first token limit", firstToken}, {"between chunks limit", betweenChunks}, {"slow but steady", steady}, {"status", status},
+		{"whole", whole},
+		{"cut", cut},
+		{"no final marker", noMarker},
+		{"error in the stream", streamError},
+		{"stray text", strayText},
+		{"unreachable", unreachable},
+		{"cancel", cancel},
+		{"error of emit", emitError},
+		{"a chunk of 1 MiB", longChunk},
+		{"cut at every byte", everyByte},
+		{"CRLF", crlf},
+		{"comments", comments},
+		{"first token limit", firstToken},
+		{"between chunks limit", betweenChunks},
+		{"slow but steady", steady},
+		{"status", status},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, d) })
 	}
@@ -271,6 +283,7 @@ func (r *splitReader) Read(p []byte) (int, error) {
 // A roundTrip answers every request with a reader.
 type roundTrip func() io.Reader
 
+// RoundTrip implements http.RoundTripper.
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: io.NopCloser(f()), Request: r}, nil
 }

@@ -30,7 +30,6 @@ type frames struct {
 
 // A writer writes one stream.
 type writer struct {
-	ctx  context.Context
 	w    http.ResponseWriter
 	out  *http.ResponseController
 	f    *frames
@@ -39,7 +38,7 @@ type writer struct {
 }
 
 // stream writes the tokens at the model's pace, and however the answer ends.
-func (w *writer) stream(tokens []string) outcome {
+func (w *writer) stream(ctx context.Context, tokens []string) outcome {
 	w.w.Header().Set("Content-Type", w.f.kind)
 	w.w.Header().Set("Cache-Control", "no-cache")
 	fail := w.seat.failure
@@ -49,9 +48,9 @@ func (w *writer) stream(tokens []string) outcome {
 	w.buf = append(w.buf, w.f.first...)
 	for i, token := range tokens {
 		if fail.End != "" && i == fail.After {
-			return w.end(fail.End)
+			return w.end(ctx, fail.End)
 		}
-		if end, ok := w.pause(pace); !ok {
+		if end, ok := w.pause(ctx, pace); !ok {
 			return end
 		}
 		w.buf = append(w.buf, w.f.before...)
@@ -64,7 +63,7 @@ func (w *writer) stream(tokens []string) outcome {
 		}
 	}
 	if fail.End != "" {
-		return w.end(fail.End)
+		return w.end(ctx, fail.End)
 	}
 	w.buf = append(w.buf, w.f.last...)
 	if !w.flush() {
@@ -74,23 +73,23 @@ func (w *writer) stream(tokens []string) outcome {
 }
 
 // pause waits until the next token is due.
-func (w *writer) pause(p *pace) (outcome, bool) {
+func (w *writer) pause(ctx context.Context, p *pace) (outcome, bool) {
 	wait := p.next()
 	if wait == nil {
 		select {
-		case <-w.ctx.Done():
+		case <-ctx.Done():
 			return gone, false
 		case <-w.seat.cut:
-			return w.end(EndGarbage), false
+			return w.end(ctx, EndGarbage), false
 		default:
 			return whole, true
 		}
 	}
 	select {
-	case <-w.ctx.Done():
+	case <-ctx.Done():
 		return gone, false
 	case <-w.seat.cut:
-		return w.end(EndGarbage), false
+		return w.end(ctx, EndGarbage), false
 	case <-wait:
 		return whole, true
 	}
@@ -103,22 +102,24 @@ func (w *writer) flush() bool {
 }
 
 // end ends the stream before its time.
-func (w *writer) end(how End) outcome {
+func (w *writer) end(ctx context.Context, how End) outcome {
 	switch how {
 	case EndError:
 		w.buf = append(w.buf, w.f.failure...)
 	case EndGarbage:
 		w.buf = append(w.buf, "proxy error: Failed to read connection"...)
+	case EndCut, EndClean, EndStall: // without a word
 	}
 	w.flush()
 	switch how {
 	case EndCut:
 		panic(http.ErrAbortHandler) // the one way to break a connection from a handler
 	case EndStall:
-		<-w.ctx.Done()
+		<-ctx.Done()
 		return gone
+	default:
+		return broken
 	}
-	return broken
 }
 
 // A pace says when tokens are due: the first after a while, and each other an

@@ -64,8 +64,11 @@ func (s *Server) beginLoad(m *model) error {
 		ready := make(chan struct{})
 		m.ready = ready
 		m.counts.Loads++
-		fails := m.failure.Load && m.useFailure()
-		time.AfterFunc(m.LoadTime, func() { s.endLoad(m, ready, fails) })
+		failed := ""
+		if m.failure.Load && m.useFailure() {
+			failed = oom(m.VRAM)
+		}
+		time.AfterFunc(m.LoadTime, func() { s.endLoad(m, ready, failed) })
 		return nil
 	}
 	return &problem{status: http.StatusInternalServerError, text: oom(m.VRAM), kind: "server_error"}
@@ -84,23 +87,25 @@ func (m *model) useFailure() bool {
 	return m.failures >= 0
 }
 
-// endLoad ends the load that ready belongs to.
-func (s *Server) endLoad(m *model, ready chan struct{}, fails bool) {
+// endLoad ends the load that ready belongs to. failed says why it failed, if it
+// did.
+func (s *Server) endLoad(m *model, ready chan struct{}, failed string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m.ready != ready {
 		return // it was unloaded meanwhile
 	}
-	m.ready = nil
-	m.state, m.cut = schemas.Resident, make(chan struct{})
-	if fails {
-		m.state, m.cut, m.failed = schemas.Installed, nil, oom(m.VRAM)
+	m.ready, m.failed = nil, failed
+	if failed == "" {
+		m.state, m.cut = schemas.Resident, make(chan struct{})
+	} else {
+		m.state = schemas.Installed
 	}
 	close(ready)
 }
 
 // unload takes m out of memory, whatever it is doing. mu is held.
-func (s *Server) unload(m *model) {
+func (m *model) unload() {
 	if m.ready != nil {
 		close(m.ready)
 		m.ready = nil
@@ -212,7 +217,7 @@ func (s *Server) free(m *model) {
 	}
 	m.busy--
 	if m.busy == 0 && m.expire {
-		s.unload(m)
+		m.unload()
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
+func version(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, map[string]string{"version": "0.32.15"})
 }
 
@@ -33,11 +33,11 @@ func refuseOllama(w http.ResponseWriter, err error) {
 
 // digest is the name of a model's content.
 func digest(name string) string {
-	h := ""
+	var h []byte
 	for _, v := range vector(name) {
-		h += fmt.Sprintf("%08x", uint32(int64(v*(1<<31))))
+		h = fmt.Appendf(h, "%08x", uint32(int64(v*(1<<31))))
 	}
-	return h
+	return string(h)
 }
 
 func (m *Model) capabilities() []string {
@@ -126,8 +126,8 @@ func ollamaAnswer(w http.ResponseWriter, r *http.Request, q *request, at *seat) 
 	}
 	tokens, finish := q.plan(&at.model)
 	if q.stream {
-		out := writer{ctx: r.Context(), w: w, out: http.NewResponseController(w), f: ollamaFrames(q, len(tokens), finish), seat: at}
-		return out.stream(tokens)
+		out := writer{w: w, out: http.NewResponseController(w), f: ollamaFrames(q, len(tokens), finish), seat: at}
+		return out.stream(r.Context(), tokens)
 	}
 	end := map[string]any{
 		"model": q.model, "created_at": time.Now().UTC(), "done": true, "done_reason": finish,
@@ -170,7 +170,7 @@ func (s *Server) keep(w http.ResponseWriter, r *http.Request, b *body) {
 	case isZero(b.KeepAlive):
 		reason = "unload"
 		if m.state != schemas.Installed && m.busy == 0 {
-			s.unload(m)
+			m.unload()
 		} else {
 			m.expire = m.state != schemas.Installed // running requests end first
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 func (s *Server) routes() {
-	s.mux.HandleFunc("GET /health", s.health)
+	s.mux.HandleFunc("GET /health", health)
 	s.mux.HandleFunc("GET /v1/models", s.listModels)
 	s.mux.HandleFunc("GET /models", s.listModels)
 	s.mux.HandleFunc("GET /props", s.props)
@@ -24,7 +24,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("POST /v1/embeddings", s.openAI(schemas.Embedding))
 	s.mux.HandleFunc("GET /sim/state", s.showState)
 
-	s.mux.HandleFunc("GET /api/version", s.version)
+	s.mux.HandleFunc("GET /api/version", version)
 	s.mux.HandleFunc("GET /api/tags", s.tags)
 	s.mux.HandleFunc("GET /api/ps", s.ps)
 	s.mux.HandleFunc("POST /api/show", s.show)
@@ -40,7 +40,7 @@ func write(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
 }
 
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+func health(w http.ResponseWriter, _ *http.Request) {
 	write(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
@@ -127,7 +127,7 @@ func (s *Server) orderUnload(w http.ResponseWriter, r *http.Request) {
 		if m.state == schemas.Installed {
 			return invalid("model is not running")
 		}
-		s.unload(m)
+		m.unload()
 		return nil
 	})
 }
@@ -194,8 +194,8 @@ func (s *Server) openAI(kind schemas.Kind) http.HandlerFunc {
 			tokens, finish := q.plan(&at.model)
 			f := openAIFrames(q, len(tokens), finish)
 			if q.stream {
-				out := writer{ctx: r.Context(), w: w, out: http.NewResponseController(w), f: f, seat: at}
-				return out.stream(tokens)
+				out := writer{w: w, out: http.NewResponseController(w), f: f, seat: at}
+				return out.stream(r.Context(), tokens)
 			}
 			write(w, http.StatusOK, openAIWhole(q, tokens, finish))
 			return whole

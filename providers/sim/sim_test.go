@@ -46,19 +46,19 @@ type rig struct {
 	ctx context.Context
 }
 
-func newRig(t testing.TB, kind string, cfg sim.Config) rig {
-	t.Helper()
+func newRig(tb testing.TB, kind string, cfg sim.Config) rig {
+	tb.Helper()
 	s := sim.New(cfg)
 	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
+	tb.Cleanup(srv.Close)
 	tr := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}
-	t.Cleanup(tr.CloseIdleConnections)
+	tb.Cleanup(tr.CloseIdleConnections)
 	p, err := providers.New(providers.Config{Name: "test", Kind: kind, URL: srv.URL, HTTP: &http.Client{Transport: tr}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	t.Cleanup(cancel)
+	ctx, cancel := context.WithTimeout(tb.Context(), deadline)
+	tb.Cleanup(cancel)
 	return rig{s, p, ctx}
 }
 
@@ -68,8 +68,8 @@ func chat(model, prompt, more string) providers.Request {
 
 func ignore([]byte) error { return nil }
 
-func text(t testing.TB, body []byte) (said, finish string) {
-	t.Helper()
+func text(tb testing.TB, body []byte) (said, finish string) {
+	tb.Helper()
 	var c struct {
 		Choices []struct {
 			Message      struct{ Content string }
@@ -77,7 +77,7 @@ func text(t testing.TB, body []byte) (said, finish string) {
 		}
 	}
 	if err := json.Unmarshal(body, &c); err != nil || len(c.Choices) != 1 {
-		t.Fatalf("%v in %s", err, body)
+		tb.Fatalf("%v in %s", err, body)
 	}
 	return c.Choices[0].Message.Content, c.Choices[0].FinishReason
 }
