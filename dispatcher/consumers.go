@@ -14,11 +14,10 @@ import (
 // while the flow is served: every acknowledgement costs the server a look at
 // each live consumer.
 type consumer struct {
-	flow    *flow
-	name    string
-	ready   bool
-	used    time.Time // last pull
-	backoff time.Time // no new attempt to make it before that
+	flow  *flow
+	name  string
+	ready bool
+	used  time.Time // last pull
 }
 
 // consumers are those of a term, by name.

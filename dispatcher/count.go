@@ -57,7 +57,7 @@ func (t *term) recount(subjects, before map[string]uint64, now time.Time) {
 		}
 		if f.hints == before[subject] || f.waiting == 0 {
 			t.join(f)
-			f.counted(int(n), now) //nolint:gosec // far below the limits of an int
+			f.counted(int(n), now)
 		}
 	}
 	for subject, f := range t.flows {

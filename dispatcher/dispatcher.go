@@ -131,7 +131,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
 	}
-	svc, err := d.serve()
+	svc, err := d.serve() //nolint:contextcheck // what clients ask is answered in the context of the term
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	lease := broker.NewLease(kv, "leader", d.cfg.ID, leaseTTL, d.cfg.Logger)
 	led := make(chan error, 1)
 	d.work.Go(func() { led <- lease.Run(ctx, d.lead) })
-	return d.loop(led)
+	return d.loop(led) //nolint:contextcheck // a term has a context of its own
 }
 
 // lead is called by the lease for as long as it is ours.

@@ -22,7 +22,7 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 	t.release(j, now)
 	end := j.end(err, now)
 	var dead *nats.Msg
-	if err.Code.Verdict().Action != schemas.Never && j.attempt > uint64(j.Attempts) { //nolint:gosec // 1 to 100
+	if err.Code.Verdict().Action != schemas.Never && j.attempt > uint64(j.Attempts) {
 		dead = j.deadLetter(err, now)
 		t.cfg.Logger.Warn("a job is dead", "job", j.ID, "model", j.Flow.Model, "attempt", j.attempt, "err", err)
 	}

@@ -75,7 +75,7 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 // unwant gives back the slot of a want that got no job.
 func (t *term) unwant(f *flow, w want, now time.Time) {
 	t.fleet.release(w.promise, now)
-	t.refund(f, w.cost)
+	f.refund(w.cost)
 }
 
 // delivered takes a job that the queue delivered.
@@ -147,7 +147,7 @@ func (t *term) mayRun(j *job, now time.Time) error {
 		return schemas.Errorf(schemas.Cancelled, "cancelled while it waited")
 	case !j.Deadline.IsZero() && now.After(j.Deadline):
 		return schemas.Errorf(schemas.Deadline, "its deadline, %s, passed while it waited", j.Deadline.Format(time.RFC3339))
-	case j.attempt > uint64(j.Attempts): //nolint:gosec // 1 to 100
+	case j.attempt > uint64(j.Attempts):
 		return schemas.Errorf(schemas.UpstreamError, "lost with its node %s times: gave up", strconv.Itoa(j.Attempts))
 	case !t.fleet.place.Serves(j.Flow.Model, ""):
 		return t.modelNotFound(j.Flow.Model)

@@ -76,7 +76,7 @@ func (f *flow) empty() (want, bool) {
 	}
 	w := f.awaiting[0]
 	f.awaiting = f.awaiting[1:]
-	f.waiting = min(f.waiting, int(f.hints-w.hints)) //nolint:gosec // far below the limits of an int
+	f.waiting = min(f.waiting, int(f.hints-w.hints))
 	return w, true
 }
 
@@ -106,3 +106,6 @@ func (f *flow) waitMS(n int) int64 {
 	}
 	return int64(f.cost() * 1000 * float64(f.waiting) / float64(n))
 }
+
+// refund takes back what a tenant was charged for a job that was not run.
+func (f *flow) refund(cost float64) { f.share.TrueUp(cost, 0, f.weight) }

@@ -165,7 +165,7 @@ func (t *term) turnedAway(j *job, o *outcome, now time.Time) {
 func (t *term) release(j *job, now time.Time) {
 	if j.promise != nil {
 		t.fleet.release(j.promise, now)
-		t.refund(j.flow, j.cost)
+		j.flow.refund(j.cost)
 	}
 	j.promise, j.cost = nil, 0
 }

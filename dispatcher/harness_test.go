@@ -31,6 +31,7 @@ type system struct {
 }
 
 func newSystem(t *testing.T) *system {
+	t.Helper()
 	srv := brokertest.Start(t)
 	nc := brokertest.Connect(t, srv)
 	return &system{t, srv, nc, brokertest.Setup(t, nc)}

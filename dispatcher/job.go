@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"cmp"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ func readDelivery(m *nats.Msg, f *flow, sent time.Time, replies []string) (j *jo
 		attempt: meta.NumDelivered, at: meta.Timestamp, lease: sent.Add(broker.AckWait),
 	}
 	j.Job, err = schemas.ReadJob(m.Header.Get, m.Data, f.Flow, j.seq, replies)
-	return j, int(meta.NumPending), err //nolint:gosec // far below the limits of an int
+	return j, int(meta.NumPending), err
 }
 
 // offer is what a node is asked to run: the job's body and headers, and what the
@@ -59,10 +60,7 @@ func (j *job) offer(now time.Time) *nats.Msg {
 	c := j.promise.choice
 	m := nats.NewMsg(schemas.NodeSubject(c.Node, "run"))
 	m.Data = j.Body
-	for k, v := range j.msg.Header {
-		m.Header[k] = v
-	}
-	m.Header.Del(schemas.HeaderMsgID)
+	maps.Copy(m.Header, j.msg.Header)
 	for k, v := range map[string]string{
 		schemas.HeaderJob:     j.ID,
 		schemas.HeaderTenant:  j.Flow.Tenant,

@@ -231,9 +231,6 @@ func (t *term) serve(f *flow, now time.Time) bool {
 	return true
 }
 
-// refund takes back what a tenant was charged for a job that was not run.
-func (t *term) refund(f *flow, cost float64) { f.share.TrueUp(cost, 0, f.weight) }
-
 // reported reconciles what the leader believes of a node's jobs with its report.
 func (t *term) reported(s *schemas.NodeState, rebooted bool, now time.Time) { //nolint:revive // flag-parameter: a fact, not a mode
 	if t == nil {

@@ -49,7 +49,16 @@ type table struct {
 type row struct {
 	name, unit string
 	value      float64
-	of         string // the row it is a share of; "": none
+	of         string // the row that bounds it; "": none
+}
+
+// share is what of its bound a figure reaches, in percent: of a time, how much
+// shorter the bound is.
+func (r row) share(bound float64) float64 {
+	if r.unit == "ms" {
+		return 100 * bound / r.value
+	}
+	return 100 * r.value / bound
 }
 
 func (t *table) add(name, unit string, value float64, of string) {
@@ -67,7 +76,7 @@ func (t *table) print() {
 	for _, r := range t.rows {
 		share := ""
 		if bound := t.is[r.of]; bound > 0 {
-			share = fmt.Sprintf("%.0f %% of %s", 100*r.value/bound, r.of)
+			share = fmt.Sprintf("%.0f %% of %s", r.share(bound), r.of)
 		}
 		value := fmt.Sprintf("%.0f", r.value)
 		if r.value < 100 {

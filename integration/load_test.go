@@ -52,7 +52,10 @@ func TestTenThousandJobs(t *testing.T) {
 	t.Parallel()
 	const jobs = 10_000
 	backend := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{
-		{Name: "free-1", Slots: 16}, {Name: "free-2", Slots: 16}, {Name: "free-3", Slots: 16}, {Name: "free-4", Slots: 16},
+		{Name: "free-1", Slots: 16},
+		{Name: "free-2", Slots: 16},
+		{Name: "free-3", Slots: 16},
+		{Name: "free-4", Slots: 16},
 		{Name: "blocked", Slots: 16},
 	}}))
 	t.Cleanup(backend.Close)

@@ -182,7 +182,8 @@ func (f *backendFinder) key(names []string) func() string {
 
 // simServer runs the simulated model server until ctx ends, and returns its URL.
 func simServer(ctx context.Context) (url string, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("start the simulated model server: %w", err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding"
 	"errors"
 	"fmt"
 	"math"
@@ -126,15 +125,6 @@ func (c *checker) checkList(n *yaml.Node, key string, elem reflect.Type) {
 // scalarReader returns what checks a text that stands for a value of type t; nil
 // where t is no single value.
 func scalarReader(t reflect.Type) func(string) error {
-	if _, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler); ok {
-		return func(s string) error {
-			u, ok := reflect.New(t).Interface().(encoding.TextUnmarshaler)
-			if !ok {
-				return errors.ErrUnsupported
-			}
-			return u.UnmarshalText([]byte(s))
-		}
-	}
 	if t == reflect.TypeFor[time.Duration]() {
 		return readDuration
 	}
@@ -150,13 +140,6 @@ func scalarReader(t reflect.Type) func(string) error {
 				err = strconv.ErrRange
 			}
 			return wanted(err, "a number")
-		}
-	case reflect.Bool:
-		return func(s string) error {
-			if s != "true" && s != "false" {
-				return errors.New("want true or false")
-			}
-			return nil
 		}
 	default:
 		return nil

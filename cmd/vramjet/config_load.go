@@ -83,7 +83,7 @@ type layer map[string]any
 func (l layer) Read() (map[string]any, error) { return l, nil }
 
 // ReadBytes is never called, as no layer is parsed by koanf.
-func (l layer) ReadBytes() ([]byte, error) { return nil, errors.ErrUnsupported }
+func (layer) ReadBytes() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 // addFile adds the file, if there is one.
 func (l *loader) addFile(path string, getenv func(string) string) error {

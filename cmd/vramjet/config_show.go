@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding"
 	"fmt"
 	"maps"
 	"net/url"
@@ -27,7 +26,7 @@ type shower struct {
 }
 
 // walk adds the values under key. listed says that it stands in a list or a map.
-func (s *shower) walk(v reflect.Value, key string, listed bool) {
+func (s *shower) walk(v reflect.Value, key string, listed bool) { //nolint:revive // flag-parameter: where the value stands, not what to do
 	if text, ok := valueText(v); ok {
 		s.add(key, text, listed && v.IsZero())
 		return
@@ -45,18 +44,16 @@ func (s *shower) walk(v reflect.Value, key string, listed bool) {
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			s.walk(names[name], keyPath(key, quoteName(name)), true)
 		}
-		s.empty(key, v.Len(), listed)
+		if v.Len() == 0 && !listed {
+			s.add(key, "", false)
+		}
 	default:
 		for i := range v.Len() {
 			s.walk(v.Index(i), key+"["+strconv.Itoa(i)+"]", true)
 		}
-		s.empty(key, v.Len(), listed)
-	}
-}
-
-func (s *shower) empty(key string, n int, listed bool) {
-	if n == 0 && !listed {
-		s.add(key, "", false)
+		if v.Len() == 0 && !listed {
+			s.add(key, "", false)
+		}
 	}
 }
 
@@ -97,10 +94,10 @@ func redact(text string) string {
 // valueText returns a value as it would be written; false where it has members
 // that are shown each by itself.
 func valueText(v reflect.Value) (string, bool) {
-	if list, ok := v.Interface().([]string); ok {
+	if list, ok := reflect.TypeAssert[[]string](v); ok {
 		return strings.Join(list, ", "), true
 	}
-	if _, ok := reflect.New(v.Type()).Interface().(encoding.TextUnmarshaler); ok || scalarReader(v.Type()) != nil {
+	if scalarReader(v.Type()) != nil {
 		return fmt.Sprint(v.Interface()), true
 	}
 	return "", false

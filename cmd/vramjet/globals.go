@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	"github.com/nats-io/nats.go"
 
@@ -64,10 +65,8 @@ func (a *app) logger() *slog.Logger {
 // something in it, by key; "" sets nothing.
 func (a *app) load(flags map[string]string) (*Config, sources, error) {
 	all := a.settings()
-	for key, value := range flags {
-		all[key] = value
-	}
-	cfg, from, err := loadConfig(a.globals.Config, a.getenv, all)
+	maps.Copy(all, flags)
+	cfg, from, err := loadConfig(a.Config, a.getenv, all)
 	if err != nil {
 		return nil, nil, usage(err)
 	}

@@ -49,7 +49,7 @@ func golden(t *testing.T, name, got string) {
 
 // A shell runs command lines.
 type shell struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // the test's
 	env   map[string]string
 	stdin string
 }

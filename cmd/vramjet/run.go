@@ -38,8 +38,8 @@ Exit codes: 0 ok; 1 a job failed; 2 wrong usage or configuration; 3 not found; 5
 
 // run runs the command line and returns the program's exit code. ctx ends when
 // the user wants the program to end.
-func run(ctx context.Context, args []string, getenv func(string) string, io streams) int {
-	err := parseAndRun(ctx, args, getenv, io)
+func run(ctx context.Context, args []string, getenv func(string) string, std streams) int {
+	err := parseAndRun(ctx, args, getenv, std)
 	code := exitCode(err)
 	switch {
 	case errors.Is(err, errHelp), err == nil:
@@ -47,16 +47,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, io stre
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return exitInterrupted
 	}
-	fmt.Fprintf(io.err, "vramjet: %v\n", err)
+	fmt.Fprintf(std.err, "vramjet: %v\n", err)
 	return code
 }
 
-func parseAndRun(ctx context.Context, args []string, getenv func(string) string, io streams) error {
+func parseAndRun(ctx context.Context, args []string, getenv func(string) string, std streams) error {
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("vramjet"),
 		kong.Description(description),
-		kong.Writers(io.out, io.err),
+		kong.Writers(std.out, std.err),
 		kong.NoDefaultHelp(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		kong.ExplicitGroups([]kong.Group{{Key: globalGroup, Title: "Global flags:"}}),
@@ -75,7 +75,7 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 	if err != nil {
 		return usage(fmt.Errorf("%w (see vramjet --help)", err))
 	}
-	return parsed.Run(&app{globals: &c.globals, getenv: getenv, streams: io})
+	return parsed.Run(&app{globals: &c.globals, getenv: getenv, streams: std})
 }
 
 // errHelp ends the parsing once the help was shown.

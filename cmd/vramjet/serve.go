@@ -73,8 +73,8 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 
 // work runs a worker until ctx ends and its jobs have.
 func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFinder, drain time.Duration) error {
-	devices := gpu.Open(backends.log)
-	defer devices.Close() //nolint:errcheck // what it says is logged by the reader
+	devices := gpu.Open(backends.log) //nolint:contextcheck // what it starts ends with Close
+	defer devices.Close()
 	backends.log.Info("devices", "source", devices.Source())
 	w, err := worker.New(nc, worker.Config{
 		Node: cfg.Node, Version: version, GPU: devices, Drain: drain, Logger: backends.log,
@@ -97,11 +97,12 @@ type health struct {
 // listenHealth takes the address at once, so that a port in use shows before
 // anything is started. Where nobody asked for that address, another part of
 // vramjet on this machine may have it: then health is served nowhere.
-func (a *app) listenHealth(cfg *Config, from sources) (*health, error) {
+func (a *app) listenHealth(ctx context.Context, cfg *Config, from sources) (*health, error) {
 	if cfg.HTTP == "off" {
 		return &health{}, nil
 	}
-	l, err := net.Listen("tcp", cfg.HTTP)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.HTTP)
 	switch {
 	case err == nil:
 		return &health{listener: l}, nil

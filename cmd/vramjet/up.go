@@ -49,7 +49,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	h, err := a.listenHealth(cfg, from)
+	h, err := a.listenHealth(ctx, cfg, from)
 	if err != nil {
 		return err
 	}
@@ -163,8 +163,8 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 	}
 	var nodes []schemas.NodeState
 	for ctx.Err() == nil && len(served(nodes, schemas.Chat)) == 0 {
-		if nodes, err = cl.Nodes(ctx, 200*time.Millisecond); err != nil {
-			return nil //nolint:nilerr // the end of ctx: there's nobody to greet
+		if nodes, err = cl.Nodes(ctx, 200*time.Millisecond); err != nil && ctx.Err() == nil {
+			return err
 		}
 	}
 	models := served(nodes, schemas.Chat)

@@ -36,7 +36,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	h, err := a.listenHealth(cfg, from)
+	h, err := a.listenHealth(ctx, cfg, from)
 	if err != nil {
 		return err
 	}

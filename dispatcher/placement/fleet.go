@@ -68,7 +68,7 @@ func (f *Fleet) Serves(model string, kind schemas.Kind) bool {
 }
 
 // SetWanted says whether a flow waits for the model, so that it isn't evicted.
-func (f *Fleet) SetWanted(model string, wanted bool) { //nolint:revive // flag-parameter: the flag is what is set
+func (f *Fleet) SetWanted(model string, wanted bool) {
 	for _, p := range f.places[model] {
 		p.model.Wanted = wanted
 	}

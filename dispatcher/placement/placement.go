@@ -48,10 +48,10 @@ type Model struct {
 	VRAM   schemas.Amount // what it holds, where it is resident
 	Need   schemas.Amount // what a load takes
 	Slots  int
-	Busy   int   // slots taken or promised
-	LoadMS int64 // how long a load takes; 0: unknown
-	Wanted bool  // a flow waits for it: not to be evicted
-	Closed string
+	Busy   int    // slots taken or promised
+	LoadMS int64  // how long a load takes; 0: unknown
+	Wanted bool   // a flow waits for it: not to be evicted
+	Closed string // why it takes no job now; "" where it does
 }
 
 // An Ask is what one job needs of a node.

@@ -51,64 +51,77 @@ func TestChoose(t *testing.T) {
 		"no nodes": {fleetOf(), Ask{Model: "phi"}, Choice{}},
 		"resident beats roomier": {
 			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 1))),
-			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "b", Model: "phi"},
 		},
 		"less busy beats busier": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 1)), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 0))),
-			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "b", Model: "phi"},
 		},
 		"loading beats another load": {
 			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 2*gib, phi(schemas.Loading, 1))),
-			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi"},
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "b", Model: "phi"},
 		},
 		"the tightest fit keeps the large gap whole": {
 			fleetOf(gpu("a", 80*gib, 80*gib, installed), gpu("b", 24*gib, 12*gib, installed)),
-			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
 		},
 		"free memory beats an eviction": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), gpu("b", 80*gib, 80*gib, installed)),
-			Ask{Model: "phi"}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
 		},
 		"an idle model is evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0))),
-			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
 		},
 		"a busy model is never evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1))), Ask{Model: "phi"}, Choice{},
 		},
 		"a wanted model is never evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, func() Model { m := qwen(0); m.Wanted = true; return m }())),
-			Ask{Model: "phi"}, Choice{},
+			Ask{Model: "phi"},
+			Choice{},
 		},
 		"the safety margin counts": {
 			fleetOf(gpu("a", 24*gib, 9*gib+gib, installed)), Ask{Model: "phi"}, Choice{},
 		},
 		"unknown need is left to the node": {
 			fleetOf(gpu("a", 24*gib, gib, Model{Name: "phi", State: schemas.Installed, Slots: 1})),
-			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true},
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true},
 		},
 		"a full copy is worth another where the wait is longer than the load": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
-			Ask{Model: "phi", WaitMS: 5000}, Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
+			Ask{Model: "phi", WaitMS: 5000},
+			Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
 		},
 		"and is not where it is shorter": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
-			Ask{Model: "phi", WaitMS: 500}, Choice{},
+			Ask{Model: "phi", WaitMS: 500},
+			Choice{},
 		},
 		"a hosted API is the last choice": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
-			Ask{Model: "phi"}, Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
 		},
 		"and a choice": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
-			Ask{Model: "phi"}, Choice{Node: "h", Backend: "api", Model: "phi"},
+			Ask{Model: "phi"},
+			Choice{Node: "h", Backend: "api", Model: "phi"},
 		},
 		"the kind must be served": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0))), Ask{Model: "phi", Kind: schemas.Embedding}, Choice{},
 		},
 		"a place that failed the job is avoided": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0)), gpu("b", 24*gib, 2*gib, phi(schemas.Resident, 1))),
-			Ask{Model: "phi", Avoid: []string{"a/b"}}, Choice{Node: "b", Backend: "b", Model: "phi"},
+			Ask{Model: "phi", Avoid: []string{"a/b"}},
+			Choice{Node: "b", Backend: "b", Model: "phi"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
