@@ -402,3 +402,22 @@ func TestCancelledReplyJob(t *testing.T) {
 		t.Error("a cancelled job ran")
 	}
 }
+
+// TestJobThatFillsAMessage: a job that the queue took and that leaves no room for
+// an offer's headers ends, and does not go round in circles.
+func TestJobThatFillsAMessage(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	s.node("a", nil, "m")
+	m := nats.NewMsg("vj.v1.jobs.default.normal.m")
+	m.Header.Set(schemas.HeaderMsgID, "full")
+	const head = `{"messages":[{"role":"user","content":"`
+	m.Data = []byte(head + strings.Repeat("x", int(s.nc.MaxPayload())-len(head)-60) + `"}]}`)
+	if _, err := s.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.end("full"); err.Code != schemas.InvalidRequest || !strings.Contains(err.Message, "max_payload") {
+		t.Errorf("ended with %v", err)
+	}
+	s.wantQueued(0)
+}

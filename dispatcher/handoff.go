@@ -47,7 +47,13 @@ func (t *term) hand(j *job, now time.Time) {
 	j.promise.offered = true
 	m := j.offer(now)
 	m.Reply = t.inbox + offerToken + strconv.FormatUint(id, 10)
-	if err := t.nc.PublishMsg(m); err != nil {
+	switch err := t.nc.PublishMsg(m); {
+	case errors.Is(err, nats.ErrMaxPayload):
+		delete(t.offers, id)
+		t.finish(j, schemas.Errorf(schemas.InvalidRequest,
+			"the job of %d bytes leaves no room for the headers of its way to a node under the server's max_payload", len(j.Body)), now)
+		return
+	case err != nil:
 		o.answer = &outcome{err: err}
 	}
 	if o.looking {
@@ -188,8 +194,9 @@ func (t *term) placeParked(now time.Time) {
 	if len(t.parked) == 0 {
 		return
 	}
-	still := t.parked[:0]
-	for _, j := range t.parked {
+	parked := t.parked
+	t.parked = nil
+	for _, j := range parked {
 		ask := placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Avoid: j.avoid}
 		choice, ok := t.fleet.place.Choose(ask)
 		if !ok && len(j.avoid) > 0 { // better there than nowhere
@@ -197,13 +204,11 @@ func (t *term) placeParked(now time.Time) {
 			choice, ok = t.fleet.place.Choose(ask)
 		}
 		if !ok {
-			still = append(still, j)
+			t.parked = append(t.parked, j)
 			continue
 		}
 		j.promise, j.cost = t.fleet.promise(choice, now), j.flow.cost()
 		t.clocks[j.Flow.Class].Serve(j.flow.share, j.cost, j.flow.weight)
 		t.hand(j, now)
 	}
-	clear(t.parked[len(still):])
-	t.parked = still
 }

@@ -21,7 +21,7 @@ const (
 	defaultHost       = "127.0.0.1"
 	defaultPort       = 4222
 	defaultMaxPayload = 8 << 20
-	maxPending        = 8 << 20
+	maxPending        = 64 << 20 // several of the largest messages: a reader must be able to get one
 	writeDeadline     = 2 * time.Second
 	pingInterval      = 5 * time.Second
 	pingsOut          = 2
