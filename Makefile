@@ -11,9 +11,14 @@ RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # NVIDIA's header marks what go-nvml binds as deprecated, hundreds of times.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
+# Tests are run anew each time, in another order. The integration tests come after
+# the others, as they time what real processes do.
+TESTFLAGS ?=
+TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
+
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test check lint fmt bench fuzz wire clean
+.PHONY: help run build test check vet static lint fmt bench fuzz wire clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +31,15 @@ build: ## build the binary into .bin/
 	@go build -trimpath -o $(BIN)/vramjet ./cmd/vramjet
 
 test: ## unit and integration tests, with the race detector
-	go test $(RACE) -shuffle=on -timeout 600s ./...
+	go test $(TESTARGS) $$(go list ./... | grep -v '/integration$$')
+	go test $(TESTARGS) -parallel 4 ./integration
 
-check: fmt lint test wire ## everything that must hold before a change lands
+check: fmt lint vet test static ## everything that must hold before a change lands
+
+vet: ## go vet
 	go vet ./...
+
+static: ## see that the binary builds without cgo
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/vramjet
 
 fmt: ## say which files gofmt would change

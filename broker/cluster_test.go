@@ -71,7 +71,7 @@ func TestOnACluster(t *testing.T) {
 		}
 	}
 
-	terms := &ledger{terms: map[string]context.Context{}}
+	terms := &ledger{terms: map[string]<-chan struct{}{}}
 	all := map[string]*candidate{}
 	for i, name := range []string{"a", "b", "c"} {
 		all[name] = newCandidate(t, servers[i], name, broker.DefaultLeaseTTL)

@@ -29,7 +29,7 @@ func DeadLetter(job *nats.Msg, id string, why *schemas.Error, at time.Time) *nat
 	}
 	header.Set(schemas.HeaderJob, id)
 	header.Set(schemas.HeaderDeadCode, string(why.Code))
-	header.Set(schemas.HeaderDeadMessage, OneLine(why.Message))
+	header.Set(schemas.HeaderDeadMessage, oneLine(why.Message))
 	header.Set(schemas.HeaderDeadAt, at.UTC().Format(time.RFC3339))
 	return &nats.Msg{
 		Subject: schemas.DeadPrefix + strings.TrimPrefix(job.Subject, schemas.JobsPrefix),
@@ -38,9 +38,9 @@ func DeadLetter(job *nats.Msg, id string, why *schemas.Error, at time.Time) *nat
 	}
 }
 
-// OneLine makes a text fit for a header, or for the reason of a Term: one line,
+// oneLine makes a text fit for a header, or for the reason of a Term: one line,
 // of 500 bytes at most.
-func OneLine(s string) string {
+func oneLine(s string) string {
 	const most = 500
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > most {

@@ -82,7 +82,7 @@ func Nak(ctx context.Context, nc *nats.Conn, ackSubject string, delay time.Durat
 func Term(ctx context.Context, nc *nats.Conn, ackSubject, reason string) error {
 	word := "+TERM"
 	if reason != "" {
-		word += " " + reason
+		word += " " + oneLine(reason)
 	}
 	return settle(ctx, nc, "term the job", ackSubject, []byte(word))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/broker/brokertest"
@@ -84,7 +85,7 @@ func TestPublishEndRefused(t *testing.T) {
 	t.Run("closed", func(t *testing.T) {
 		closed := brokertest.Connect(t, brokertest.Start(t))
 		closed.Close()
-		if _, err := broker.PublishEnd(ctx, closed, endMsg("closed")); !errors.Is(err, nats.ErrConnectionClosed) {
+		if _, err := broker.PublishEnd(within(t, patience), closed, endMsg("closed")); !errors.Is(err, nats.ErrConnectionClosed) {
 			t.Errorf("the error is %v", err)
 		}
 	})
@@ -237,11 +238,18 @@ func TestExtendKeepsTheLease(t *testing.T) {
 	}
 }
 
+// restartable returns a server that is set up, its data directory and a
+// connection.
+func restartable(t *testing.T) (srv *embedded.Server, dir string, nc *nats.Conn, js jetstream.JetStream) {
+	t.Helper()
+	dir = t.TempDir()
+	srv = brokertest.StartServer(t, embedded.Config{Dir: dir})
+	nc = brokertest.Connect(t, srv)
+	return srv, dir, nc, brokertest.Setup(t, nc)
+}
+
 func TestAckTriesAgainAndExtendDoesNot(t *testing.T) {
-	dir := t.TempDir()
-	srv := brokertest.StartServer(t, embedded.Config{Dir: dir})
-	nc := brokertest.Connect(t, srv)
-	js := brokertest.Setup(t, nc)
+	srv, dir, nc, js := restartable(t)
 	submit(t, js, 1)
 	msg := deliver(t, js, broker.AckWait)
 	srv.Shutdown()
@@ -267,10 +275,7 @@ func TestAckTriesAgainAndExtendDoesNot(t *testing.T) {
 // Where the lease has run out while there was no connection, nothing may be sent
 // later.
 func TestAnAckThatGaveUpIsNotSentLater(t *testing.T) {
-	dir := t.TempDir()
-	srv := brokertest.StartServer(t, embedded.Config{Dir: dir})
-	nc := brokertest.Connect(t, srv)
-	js := brokertest.Setup(t, nc)
+	srv, dir, nc, js := restartable(t)
 	submit(t, js, 1)
 	msg := deliver(t, js, broker.AckWait)
 	down := nc.StatusChanged(nats.RECONNECTING)

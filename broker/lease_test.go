@@ -148,14 +148,22 @@ func TestLeaseIsTakenAtOnceAndGivenBack(t *testing.T) {
 	}
 }
 
+// leaderAndHeir returns a candidate that leads, one that waits, and the first
+// one's term.
+func leaderAndHeir(t *testing.T, ttl time.Duration) (a, b *candidate, term context.Context) {
+	t.Helper()
+	srv := newServer(t)
+	a, b = newCandidate(t, srv, "a", ttl), newCandidate(t, srv, "b", ttl)
+	a.start(t)
+	term = receive(t, "a's term", a.leads)
+	b.start(t)
+	return a, b, term
+}
+
 func TestLeaseOfAFrozenHolderIsTakenOver(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t)
 	const ttl = broker.DefaultLeaseTTL
-	a, b := newCandidate(t, srv, "a", ttl), newCandidate(t, srv, "b", ttl)
-	a.start(t)
-	term := receive(t, "a's term", a.leads)
-	b.start(t)
+	a, b, term := leaderAndHeir(t, ttl)
 
 	start := time.Now()
 	a.proxy.Freeze()
@@ -176,12 +184,8 @@ func TestLeaseOfAFrozenHolderIsTakenOver(t *testing.T) {
 
 func TestLeaseOfAKilledHolderIsTakenOver(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t)
 	const ttl = time.Second
-	a, b := newCandidate(t, srv, "a", ttl), newCandidate(t, srv, "b", ttl)
-	a.start(t)
-	term := receive(t, "a's term", a.leads)
-	b.start(t)
+	a, b, term := leaderAndHeir(t, ttl)
 	start := time.Now()
 	a.nc.Close()
 	receive(t, "b's term", b.leads)
@@ -333,7 +337,7 @@ func (l *ledger) begin(ctx context.Context, name string) (others []string) {
 			others = append(others, other)
 		}
 	}
-	l.terms[name] := ctx
+	l.terms[name] = ctx.Done()
 	l.n++
 	return others
 }
@@ -369,7 +373,7 @@ func (c *candidate) watch(t *testing.T, terms *ledger) {
 	c.stop = cancel
 	go func() {
 		c.ended <- c.lease.Run(ctx, func(ctx context.Context) {
-			if others := terms.begin(c.name, ctx); len(others) > 0 && ctx.Err() == nil {
+			if others := terms.begin(ctx, c.name); len(others) > 0 && ctx.Err() == nil {
 				t.Errorf("%s leads beside %v", c.name, others)
 			}
 			<-ctx.Done()

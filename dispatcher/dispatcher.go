@@ -261,7 +261,7 @@ func (d *Dispatcher) sweep(now time.Time) {
 // then only the leases decide.
 func (d *Dispatcher) probe(node string) {
 	d.spawn(func() {
-		_, err := d.nc.Request(schemas.NodeSubject(node, "control"), []byte(`{"do":"ping"}`), time.Second)
+		_, err := d.nc.Request(schemas.NodeSubject(node, "control"), []byte(`{"do":"state"}`), time.Second)
 		d.post(func() {
 			switch {
 			case errors.Is(err, nats.ErrNoResponders):

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -111,20 +110,5 @@ func endMessage(j *schemas.Job, attempt uint64, err *schemas.Error, run schemas.
 	m.Header.Set(schemas.HeaderSeq, "0")
 	m.Header.Set(schemas.HeaderStatus, string(schemas.StatusOf(err.Code)))
 	m.Data = encode(schemas.Failure{Error: err, Run: run})
-	return m
-}
-
-// deadLetter is the job as it was, and why it will never run.
-func (j *job) deadLetter(err *schemas.Error, now time.Time) *nats.Msg {
-	m := nats.NewMsg(schemas.DeadPrefix + j.flow.subject[len(schemas.JobsPrefix):])
-	for k, v := range j.msg.Header {
-		if k == schemas.HeaderMsgID || !strings.HasPrefix(k, "Nats-") { // the rest would instruct the server
-			m.Header[k] = v
-		}
-	}
-	m.Header.Set(schemas.HeaderDeadCode, string(err.Code))
-	m.Header.Set(schemas.HeaderDeadMessage, strings.Join(strings.Fields(err.Message), " "))
-	m.Header.Set(schemas.HeaderDeadAt, now.UTC().Format(time.RFC3339))
-	m.Data = j.msg.Data
 	return m
 }

@@ -237,7 +237,7 @@ func (o *ollamaRun) usage() []byte {
 	u, _ := o.answer.readUsage(o.prompt)
 	o.answer.usage = nil
 	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
-	o.out = appendUsage(o.out, nil, u, false)
+	o.out = appendUsage(o.out, u)
 	return append(o.out, '}')
 }
 
@@ -292,6 +292,6 @@ func ollamaEmbeddings(raw []byte, prompt int) (Answer, error) {
 	out := append(make([]byte, 0, len(data)+128), `{"object":"list","model":`...)
 	out = append(out, quote(a.model())...)
 	out = append(append(append(out, `,"data":[`...), data...), `],"usage":`...)
-	out = appendUsage(out, nil, u, false)
+	out = appendUsage(out, u)
 	return Answer{Body: append(out, '}'), Usage: u, Model: a.model()}, nil
 }

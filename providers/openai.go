@@ -124,7 +124,7 @@ func (p *OpenAI) readEmbeddings(raw []byte, prompt int) (Answer, error) {
 	}
 	usage := embeddingUsage(&a, prompt)
 	out = append(out, `,"usage":`...)
-	out = appendUsage(out, nil, usage, false)
+	out = appendUsage(out, usage)
 	return Answer{Body: append(out, '}'), Usage: usage, Model: a.model()}, nil
 }
 

@@ -76,6 +76,10 @@ func (a Amount) String() string {
 	return a.Bytes.String()
 }
 
+// SafetyMargin is the memory of a device with so much in total that no plan
+// touches: 5 %, and 512 MiB at least, for what estimates miss and drivers take.
+func SafetyMargin(total Amount) Bytes { return max(512*MiB, total.Bytes/20) }
+
 // MarshalJSON writes the number of bytes, or null.
 func (a Amount) MarshalJSON() ([]byte, error) {
 	if !a.Known {

@@ -34,7 +34,7 @@ const (
 // HeaderLease stands on a go: how long the lease still lasts at least, in ms.
 const HeaderLease = "Vj-Lease"
 
-// Headers of a dead letter, beside those of the job.
+// Headers of a dead letter, beside those of the job and HeaderJob.
 const (
 	HeaderDeadCode    = "Vj-Dead-Code"    // a Code
 	HeaderDeadMessage = "Vj-Dead-Message" // one line

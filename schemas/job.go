@@ -19,6 +19,16 @@ const (
 	Embedding  Kind = "embedding"  // body with "input"
 )
 
+// check returns an error for a kind that does not exist.
+func (k Kind) check() error {
+	switch k {
+	case Chat, Completion, Embedding:
+		return nil
+	default:
+		return Errorf(InvalidRequest, "%s %q is none of chat, completion and embedding", HeaderKind, truncate(string(k)))
+	}
+}
+
 // Abandon says what happens to a job when nobody listens on its inbox any more.
 type Abandon string
 
@@ -101,6 +111,8 @@ func ReadJob(h Header, body []byte, flow Flow, seq uint64, replies []string) (*J
 	return j, j.readBody(Kind(h(HeaderKind)), body)
 }
 
+// readHeaders reads what a job says of how it is to be run, and fills in what it
+// does not say. Reply is set.
 func (j *Job) readHeaders(h Header) error {
 	var err error
 	if s := h(HeaderDeadline); s != "" {

@@ -85,9 +85,10 @@ func checkSyntax(body []byte) error {
 
 // validate checks body, whose shape s is, as one of kind.
 func (s *shape) validate(kind Kind, body []byte) error {
+	if err := kind.check(); err != nil {
+		return err
+	}
 	switch {
-	case kind != Chat && kind != Completion && kind != Embedding:
-		return Errorf(InvalidRequest, "%s %q is none of chat, completion and embedding", HeaderKind, truncate(string(kind)))
 	case s.twice != "":
 		err := Errorf(InvalidRequest, "%s: stands twice in the body", s.twice)
 		err.Param = s.twice

@@ -118,7 +118,7 @@ func reserve(need, gain schemas.Bytes, rooms []room) (map[string]schemas.Bytes, 
 	spaces := make([]space, len(rooms))
 	sum := gain
 	for i, r := range rooms {
-		spaces[i] = space{r.id, r.free.Bytes.Minus(r.promised).Minus(safety(r.total.Bytes))}
+		spaces[i] = space{r.id, r.free.Bytes.Minus(r.promised).Minus(schemas.SafetyMargin(r.total))}
 		sum += spaces[i].free
 	}
 	if sum < need {
@@ -140,6 +140,3 @@ func reserve(need, gain schemas.Bytes, rooms []room) (map[string]schemas.Bytes, 
 	}
 	return plan, sum
 }
-
-// safety is what is left free of a device, for what nobody counts.
-func safety(total schemas.Bytes) schemas.Bytes { return max(512*schemas.MiB, total/20) }

@@ -105,7 +105,7 @@ func TestReserveNeverOvercommits(t *testing.T) {
 		var sum schemas.Bytes
 		for i := range rooms {
 			rooms[i] = device(fmt.Sprintf("d%d", i), amount.Draw(t, "free"), amount.Draw(t, "total"), amount.Draw(t, "promised"))
-			sum += rooms[i].free.Bytes.Minus(rooms[i].promised).Minus(safety(rooms[i].total.Bytes))
+			sum += rooms[i].free.Bytes.Minus(rooms[i].promised).Minus(schemas.SafetyMargin(rooms[i].total))
 		}
 		need, gain := amount.Draw(t, "need"), amount.Draw(t, "gain")
 		plan, space := reserve(need, gain, rooms)
@@ -119,7 +119,7 @@ func TestReserveNeverOvercommits(t *testing.T) {
 		for i, r := range rooms {
 			bytes := plan[r.id]
 			planned += bytes
-			over += bytes.Minus(rooms[i].free.Bytes.Minus(r.promised).Minus(safety(r.total.Bytes)))
+			over += bytes.Minus(rooms[i].free.Bytes.Minus(r.promised).Minus(schemas.SafetyMargin(r.total)))
 		}
 		if plan != nil && planned != need {
 			t.Fatalf("planned %d, want %d", planned, need)

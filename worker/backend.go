@@ -130,12 +130,12 @@ func (n *node) see(b *backend, l look) {
 	if l.began.Before(b.fresh) {
 		return
 	}
-	was := b.healthy
+	was, first := b.healthy, b.fresh.IsZero()
 	b.fresh, b.healthy, b.trouble = l.began, l.err == nil, ""
 	n.changed = true
 	if l.err != nil {
 		b.trouble = schemas.AsError(l.err).Message
-		if was {
+		if was || first {
 			n.w.cfg.Logger.Warn("backend is not healthy", "backend", b.Name, "err", l.err)
 		}
 		return

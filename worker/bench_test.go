@@ -36,7 +36,7 @@ func (p instant) Generate(_ context.Context, _ providers.Request, emit func([]by
 // BenchmarkChunk is the hot path: one chunk, from the provider to the connection.
 func BenchmarkChunk(b *testing.B) {
 	nc := brokertest.Connect(b, brokertest.Start(b))
-	o, err := readOffer(offerHeader(), []byte(`{"stream":true}`), time.Now())
+	o, err := readOffer(offerHeader(), []byte(`{"stream":true}`), "")
 	if err != nil {
 		b.Fatal(err)
 	}

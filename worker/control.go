@@ -34,6 +34,8 @@ type controlled struct {
 
 func (m controlled) apply(ctx context.Context, n *node) {
 	switch m.Do {
+	case "state":
+		n.w.publishJSON(m.reply, n.state(time.Now()))
 	case "drain", "undrain":
 		n.draining, n.changed = m.Do == "drain", true
 		n.w.publishJSON(m.reply, n.state(time.Now()))
@@ -42,7 +44,7 @@ func (m controlled) apply(ctx context.Context, n *node) {
 	case "unload":
 		n.controlUnload(ctx, m)
 	default:
-		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "the node cannot %q: it can drain, undrain, load and unload", m.Do))
+		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "the node cannot %q: it can state, drain, undrain, load and unload", m.Do))
 	}
 }
 

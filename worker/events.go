@@ -32,12 +32,12 @@ type outlet struct {
 
 // newOutlet returns the outlet of an attempt at a job.
 func newOutlet(nc *nats.Conn, l *lease, o *offer) *outlet {
-	out := &outlet{nc: nc, lease: l, job: o.job, kind: []string{""}, seq: []string{""}}
-	out.msg.Subject = o.job.EventSubject()
+	out := &outlet{nc: nc, lease: l, job: o.Job, kind: []string{""}, seq: []string{""}}
+	out.msg.Subject = o.Job.EventSubject()
 	out.msg.Header = nats.Header{
 		schemas.HeaderEvent:   out.kind,
-		schemas.HeaderJob:     {o.job.ID},
-		schemas.HeaderAttempt: {strconv.FormatUint(o.attempt, 10)},
+		schemas.HeaderJob:     {o.Job.ID},
+		schemas.HeaderAttempt: {strconv.FormatUint(o.Attempt, 10)},
 		schemas.HeaderSeq:     out.seq,
 	}
 	if trace := o.header.Get(schemas.HeaderTrace); trace != "" {

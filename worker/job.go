@@ -33,7 +33,7 @@ func newAttempt(w *Worker, t *task) *attempt {
 		w: w, number: t.number, offer: t.offer, backend: t.backend.Backend,
 		load: t.load, lease: t.lease, out: newOutlet(w.nc, t.lease, t.offer),
 	}
-	if job := t.offer.job; job.Abandon == schemas.AbandonCancel && schemas.IsInbox(job.Reply) {
+	if job := t.offer.Job; job.Abandon == schemas.AbandonCancel && schemas.IsInbox(job.Reply) {
 		a.out.probe, a.out.every = w.probeSubject(t.number), w.pace.probe
 	}
 	return a
@@ -43,7 +43,7 @@ func newAttempt(w *Worker, t *task) *attempt {
 func (a *attempt) run(life, work context.Context) {
 	answer, err := a.work(work)
 	body, err := a.answerBody(answer, err)
-	s := settle(outcome{err: err, attempt: a.offer.attempt, attempts: a.offer.job.Attempts, began: a.streamed})
+	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed})
 	a.w.send(freed{number: a.number, code: s.code(), retry: s.retry()})
 	told := a.tell(life, s, body)
 	a.log(s, err, told)
@@ -52,7 +52,7 @@ func (a *attempt) run(life, work context.Context) {
 
 // work runs the job on the backend. Where work ended, its cause is the error.
 func (a *attempt) work(work context.Context) (providers.Answer, error) {
-	job := a.offer.job
+	job := a.offer.Job
 	if !job.Deadline.IsZero() {
 		ctx, cancel := context.WithDeadlineCause(work, job.Deadline, errExpired)
 		defer cancel()
@@ -86,8 +86,8 @@ func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
 		}
 	}
 	limit := a.backend.Run
-	if a.offer.job.Timeout > 0 {
-		limit = a.offer.job.Timeout
+	if a.offer.Job.Timeout > 0 {
+		limit = a.offer.Job.Timeout
 	}
 	run, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
 	defer cancel()
@@ -102,9 +102,9 @@ func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
 // ask has the backend run the job.
 func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
 	req := providers.Request{
-		Kind:   a.offer.job.Kind,
-		Model:  a.backend.serverName(a.offer.model),
-		Body:   a.offer.job.Body,
+		Kind:   a.offer.Job.Kind,
+		Model:  a.backend.serverName(a.offer.Model),
+		Body:   a.offer.Job.Body,
 		Limits: a.backend.Limits,
 	}
 	if req.Kind != schemas.Embedding {
@@ -121,7 +121,7 @@ func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
 func (a *attempt) accepted() error {
 	body, err := json.Marshal(schemas.Accepted{
 		Node: a.w.cfg.Node, Backend: a.backend.Name,
-		WaitedMS: a.offer.waited.Milliseconds(), Load: a.load != nil,
+		WaitedMS: a.offer.Waited.Milliseconds(), Load: a.load != nil,
 	})
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (a *attempt) emit(chunk []byte) error {
 	if a.first.IsZero() {
 		a.first = now
 	}
-	if !a.offer.job.Stream {
+	if !a.offer.Job.Stream {
 		if !a.lease.held(now) {
 			return errLost
 		}
@@ -179,10 +179,10 @@ func (a *attempt) answerBody(answer providers.Answer, err error) ([]byte, error)
 
 // stats is how the job was run until now.
 func (a *attempt) stats(now time.Time) schemas.Run {
-	submitted := a.offer.received.Add(-a.offer.waited)
+	submitted := a.offer.received.Add(-a.offer.Waited)
 	run := schemas.Run{
-		Node: a.w.cfg.Node, Backend: a.backend.Name, Attempt: a.offer.attempt,
-		QueuedMS: a.offer.waited.Milliseconds(), LoadMS: a.loading.Milliseconds(),
+		Node: a.w.cfg.Node, Backend: a.backend.Name, Attempt: a.offer.Attempt,
+		QueuedMS: a.offer.Waited.Milliseconds(), LoadMS: a.loading.Milliseconds(),
 		TotalMS: now.Sub(submitted).Milliseconds(),
 	}
 	if !a.first.IsZero() {
@@ -193,14 +193,16 @@ func (a *attempt) stats(now time.Time) schemas.Run {
 
 // log writes the one line about the attempt.
 func (a *attempt) log(s settlement, err, told error) {
-	logger := a.w.cfg.Logger.With("job", a.offer.job.ID, "model", a.offer.model, "backend", a.backend.Name, "attempt", a.offer.attempt)
+	logger := a.w.cfg.Logger.With("job", a.offer.Job.ID, "model", a.offer.Model, "backend", a.backend.Name, "attempt", a.offer.Attempt)
 	switch {
 	case told != nil:
 		logger.Warn("job was not settled", "err", told)
 	case s.word == silence:
 		logger.Warn("job was given up", "err", err)
-	case err != nil:
+	case err != nil && s.ours():
 		logger.Warn("job failed", "err", err, "retry", s.word == nak)
+	case err != nil:
+		logger.Info("job ended without an answer", "err", err, "retry", s.word == nak)
 	default:
 		logger.Debug("job done", "took", time.Since(a.offer.received))
 	}

@@ -124,14 +124,14 @@ func (m offered) apply(_ context.Context, n *node) {
 		key:     m.key(),
 		number:  n.number,
 		offer:   m.offer,
-		backend: n.backend(m.backend),
+		backend: n.backend(m.Backend),
 		slot:    true,
 		probe:   -1,
 	}
 	n.tasks[t.key], n.numbers[t.number] = t, t
-	t.backend.busy[m.model]++
+	t.backend.busy[m.Model]++
 	if c.load {
-		t.load = n.promise(t.backend, m.model, m.evict, plan)
+		t.load = n.promise(t.backend, m.Model, m.Evict, plan)
 		t.load.offers++
 	}
 	n.changed = true
@@ -141,13 +141,13 @@ func (m offered) apply(_ context.Context, n *node) {
 
 // candidate is what admit needs to know of an offer.
 func (n *node) candidate(o *offer) candidate {
-	c := candidate{draining: n.draining || n.leaving, kind: o.job.Kind, backend: o.backend, name: o.model}
+	c := candidate{draining: n.draining || n.leaving, kind: o.Job.Kind, backend: o.Backend, name: o.Model}
 	_, c.again = n.tasks[o.key()]
-	b := n.backend(o.backend)
+	b := n.backend(o.Backend)
 	if b == nil {
 		return c
 	}
-	n.fill(&c, b, o.model, o.evict)
+	n.fill(&c, b, o.Model, o.Evict)
 	return c
 }
 
@@ -197,7 +197,7 @@ func (m claim) apply(ctx context.Context, n *node) {
 	// than it is, never longer.
 	l := newLease(m.ack, t.accepted, m.lease-n.w.pace.margin)
 	if !l.held(now) {
-		n.w.cfg.Logger.Warn("go came too late", "job", t.key.job, "model", t.offer.model, "attempt", t.key.attempt)
+		n.w.cfg.Logger.Warn("go came too late", "job", t.key.job, "model", t.offer.Model, "attempt", t.key.attempt)
 		n.forget(t)
 		return
 	}
@@ -242,8 +242,8 @@ func (n *node) free(t *task) {
 	}
 	t.slot = false
 	busy := t.backend.busy
-	if busy[t.offer.model]--; busy[t.offer.model] <= 0 {
-		delete(busy, t.offer.model)
+	if busy[t.offer.Model]--; busy[t.offer.Model] <= 0 {
+		delete(busy, t.offer.Model)
 	}
 	n.changed = true
 }

@@ -31,7 +31,8 @@ const patience = 10 * time.Second
 // a dispatcher that does what the test tells it.
 type rig struct {
 	t      *testing.T
-	nc     *nats.Conn // the dispatcher's
+	nc     *nats.Conn        // the dispatcher's
+	join   func() *nats.Conn // another one
 	js     jetstream.JetStream
 	sim    *sim.Server
 	http   *httptest.Server
@@ -59,6 +60,7 @@ func newRig(t *testing.T, change func(*Config, *pace)) *rig {
 	t.Helper()
 	r := &rig{t: t, sim: sim.New(simConfig()), states: make(chan *schemas.NodeState, 1), dones: make(chan schemas.JobDone, 1000)}
 	srv := brokertest.Start(t)
+	r.join = func() *nats.Conn { return brokertest.Connect(t, srv) }
 	r.nc = brokertest.Connect(t, srv)
 	r.js = brokertest.Setup(t, r.nc)
 	r.http = httptest.NewServer(r.sim)
@@ -79,7 +81,7 @@ func newRig(t *testing.T, change func(*Config, *pace)) *rig {
 	if change != nil {
 		change(&cfg, &pace)
 	}
-	if r.worker, err = New(brokertest.Connect(t, srv), cfg); err != nil {
+	if r.worker, err = New(r.join(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	r.worker.pace = pace

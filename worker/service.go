@@ -86,13 +86,12 @@ func semantic(v string) string {
 // onOffer reads an offer, away from the owner, and hands it on. The owner
 // answers: micro's own answer is not for another goroutine.
 func (w *Worker) onOffer(req micro.Request) {
-	o, err := readOffer(nats.Header(req.Headers()), req.Data(), time.Now())
+	o, err := readOffer(nats.Header(req.Headers()), req.Data(), req.Reply())
 	if err != nil {
 		w.cfg.Logger.Warn("offer cannot be read", "err", err)
 		_ = req.RespondJSON(schemas.OfferAnswer{Reason: err.Error()}) // micro counts the error
 		return
 	}
-	o.reply = req.Reply()
 	w.send(offered{o})
 }
 

@@ -68,6 +68,12 @@ func (s settlement) code() schemas.Code {
 	}
 }
 
+// ours reports whether an operator should hear of the error: it is the backend's
+// or our own, and not the caller's or nobody's.
+func (s settlement) ours() bool {
+	return s.err != nil && (s.err.Code == schemas.Internal || s.err.Code.Verdict().Blame == schemas.BlameBackend)
+}
+
 // settle says what follows from an attempt.
 func settle(o outcome) settlement {
 	switch {

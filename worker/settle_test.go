@@ -81,3 +81,21 @@ func TestSettlementTellsTheDispatcher(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoHearsOfAnError(t *testing.T) {
+	for err, ours := range map[error]bool{
+		errCancelled: false,
+		errGone:      false,
+		errExpired:   false,
+		schemas.Errorf(schemas.InvalidRequest, "x"):  false,
+		schemas.Errorf(schemas.ContextOverflow, "x"): false,
+		schemas.Errorf(schemas.StreamBroken, "x"):    true,
+		schemas.Errorf(schemas.OutOfMemory, "x"):     true,
+		errors.New("x"):                              true, // a defect
+		nil:                                          false,
+	} {
+		if got := settle(outcome{err: err, attempt: 1, attempts: 4}).ours(); got != ours {
+			t.Errorf("%v: %t", err, got)
+		}
+	}
+}

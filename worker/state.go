@@ -47,7 +47,7 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 	for _, t := range n.tasks {
 		s.Running = append(s.Running, schemas.RunningJob{
 			Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
-			Model: t.offer.model, Backend: t.backend.Name,
+			Model: t.offer.Model, Backend: t.backend.Name,
 		})
 	}
 	for _, l := range n.loads {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -80,7 +78,7 @@ func (a *attempt) say(life context.Context, s settlement) error {
 	case ack:
 		return broker.Ack(ctx, a.w.nc, a.lease.ack)
 	case term:
-		return broker.Term(ctx, a.w.nc, a.lease.ack, oneLine(s.err.Error()))
+		return broker.Term(ctx, a.w.nc, a.lease.ack, s.err.Error())
 	default:
 		ctx, cancel := context.WithTimeout(ctx, min(left, settleTimeout)) // nobody extends it now
 		defer cancel()
@@ -88,40 +86,11 @@ func (a *attempt) say(life context.Context, s settlement) error {
 	}
 }
 
-// offerHeaders are what the dispatcher added to the job.
-var offerHeaders = []string{
-	schemas.HeaderTenant, schemas.HeaderModel, schemas.HeaderBackend,
-	schemas.HeaderEvict, schemas.HeaderWaited, schemas.HeaderFlow, schemas.HeaderAttempt,
-}
-
 // bury publishes the job as it was, and why it died, to the dead letters.
 func (a *attempt) bury(ctx context.Context, why *schemas.Error) error {
 	if !a.lease.held(time.Now()) {
 		return errLost
 	}
-	header := nats.Header{}
-	for k, v := range a.offer.header {
-		// The queue's own headers were for the queue: an expected sequence, say.
-		if k == schemas.HeaderMsgID || (!strings.HasPrefix(k, "Nats-") && !slices.Contains(offerHeaders, k)) {
-			header[k] = v
-		}
-	}
-	header[schemas.HeaderDeadCode] = []string{string(why.Code)}
-	header[schemas.HeaderDeadMessage] = []string{oneLine(why.Message)}
-	header[schemas.HeaderDeadAt] = []string{time.Now().UTC().Format(time.RFC3339)}
-	return broker.PublishStored(ctx, a.w.nc, &nats.Msg{
-		Subject: schemas.DeadPrefix + strings.TrimPrefix(a.offer.subject, schemas.JobsPrefix),
-		Header:  header,
-		Data:    a.offer.job.Body,
-	})
-}
-
-// oneLine makes a text fit for a header: one line, not too long.
-func oneLine(s string) string {
-	const most = 500
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	job := &nats.Msg{Subject: a.offer.Subject, Header: a.offer.header, Data: a.offer.Job.Body}
+	return broker.PublishStored(ctx, a.w.nc, broker.DeadLetter(job, a.offer.Job.ID, why, time.Now()))
 }

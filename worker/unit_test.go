@@ -15,6 +15,18 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
+func offerHeader() nats.Header {
+	h := nats.Header{}
+	for k, v := range map[string]string{
+		schemas.HeaderJob: "j1", schemas.HeaderTenant: "acme", schemas.HeaderFlow: "vj.v1.jobs.acme.batch.llama3.1:8b",
+		schemas.HeaderAttempt: "2", schemas.HeaderBackend: "b", schemas.HeaderModel: "llama3.1:8b",
+		schemas.HeaderKind: "chat", schemas.HeaderWaited: "1500",
+	} {
+		h.Set(k, v)
+	}
+	return h
+}
+
 // newTestAttempt is an attempt at a job of an inbox, whose events are returned.
 func newTestAttempt(t *testing.T, lasts time.Duration) (*attempt, *nats.Subscription) {
 	t.Helper()
@@ -25,7 +37,7 @@ func newTestAttempt(t *testing.T, lasts time.Duration) (*attempt, *nats.Subscrip
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := readOffer(h, []byte(`{"stream":true}`), time.Now())
+	o, err := readOffer(h, []byte(`{"stream":true}`), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +50,7 @@ func TestNothingIsSaidWithoutALease(t *testing.T) {
 	if err := a.emit([]byte(`{}`)); !errors.Is(err, errLost) {
 		t.Errorf("a chunk: %v", err)
 	}
-	a.offer.job.Stream = false
+	a.offer.Job.Stream = false
 	if err := a.emit([]byte(`{}`)); !errors.Is(err, errLost) {
 		t.Errorf("a chunk that nobody wants: %v", err)
 	}
@@ -175,14 +187,5 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(a.w.nc, cfg); err == nil {
 			t.Errorf("%s: no error", name)
 		}
-	}
-}
-
-func TestOneLine(t *testing.T) {
-	if got := oneLine("a\r\n b\tc"); got != "a b c" {
-		t.Errorf("%q", got)
-	}
-	if got := oneLine(strings.Repeat("é", 400)); len(got) > 510 || strings.ContainsRune(got, '\uFFFD') {
-		t.Errorf("%d bytes: %q", len(got), got)
 	}
 }

@@ -209,7 +209,8 @@ func (w *Worker) AddBackend(ctx context.Context, b Backend) error {
 // Config.Drain, and gives the rest back to the queue. It does not close the
 // connection. It's called once.
 //
-// An error means that the node could not listen on its subjects.
+// An error means that another worker runs under the node's name, or that the
+// node could not listen on its subjects.
 func (w *Worker) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	var beside sync.WaitGroup // everything that runs beside the owner
@@ -217,6 +218,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer end()
 	defer close(w.done)
 
+	if err := w.alone(ctx); err != nil {
+		return err
+	}
 	n := newNode(w, &beside)
 	for _, b := range w.cfg.Backends {
 		n.add(life, b)

@@ -130,12 +130,12 @@ func TestUnclaimedOfferIsForgotten(t *testing.T) {
 	msg := j.fetch()
 	late := j.accept(msg)
 	s := r.await(func(s *schemas.NodeState) bool { return modelOf(s, "slow").Busy == 1 })
-	if len(s.Running) != 0 || len(s.Reservations) != 1 || s.Reservations[0].Devices["sim-0"] != 14*gib {
+	if len(s.Running) != 1 || len(s.Reservations) != 1 || s.Reservations[0].Devices["sim-0"] != 14*gib {
 		t.Errorf("state %+v", s)
 	}
 	s = r.await(func(s *schemas.NodeState) bool { return modelOf(s, "slow").Busy == 0 })
-	if len(s.Reservations) != 0 {
-		t.Errorf("the reservation stayed: %+v", s.Reservations)
+	if len(s.Running) != 0 || len(s.Reservations) != 0 {
+		t.Errorf("it stayed: %+v, %+v", s.Running, s.Reservations)
 	}
 	j.claim(late, msg.Reply(), broker.AckWait) // is not heard any more
 	j.claim(j.accept(msg), msg.Reply(), broker.AckWait)
@@ -260,6 +260,21 @@ func TestTimeoutOfAnAttempt(t *testing.T) {
 	j.run().ended(2, schemas.StatusError)
 }
 
+// saysNoMore stops the node, and expects that it said nothing of the job but
+// chunks, and settled nothing.
+func (j *job) saysNoMore() {
+	j.t.Helper()
+	j.stop() // whatever it had to say, it said
+	for len(j.events) > 0 {
+		if m := <-j.events; m.Header.Get(schemas.HeaderEvent) != string(schemas.EventChunk) {
+			j.t.Errorf("event %v %s", m.Header, m.Data)
+		}
+	}
+	if info, err := j.consumer.Info(j.t.Context()); err != nil || info.NumAckPending != 1 {
+		j.t.Errorf("the delivery was settled: %+v (%v)", info, err)
+	}
+}
+
 func TestVoidJobSaysNothingMore(t *testing.T) {
 	r := newRig(t, nil)
 	j := r.submit("j1", "slow", chat).run()
@@ -269,15 +284,7 @@ func TestVoidJobSaysNothingMore(t *testing.T) {
 	if d := j.done(); d.RetryMS != -1 || d.Code != schemas.Internal {
 		t.Errorf("done %+v", d)
 	}
-	r.stop() // whatever it had to say, it said
-	for len(j.events) > 0 {
-		if m := <-j.events; m.Header.Get(schemas.HeaderEvent) != string(schemas.EventChunk) {
-			t.Errorf("event %v %s", m.Header, m.Data)
-		}
-	}
-	if info, err := j.consumer.Info(t.Context()); err != nil || info.NumAckPending != 1 {
-		t.Errorf("the delivery was settled: %+v (%v)", info, err)
-	}
+	j.saysNoMore()
 }
 
 func TestLostLeaseSaysNothingMore(t *testing.T) {
@@ -290,16 +297,8 @@ func TestLostLeaseSaysNothingMore(t *testing.T) {
 	if held := time.Since(accepted); d.Code != schemas.Internal || held < 300*time.Millisecond || held > 3*time.Second {
 		t.Errorf("done %+v after %s", d, held)
 	}
-	r.stop()
 	j.next(schemas.EventAccepted)
-	for len(j.events) > 0 {
-		if m := <-j.events; m.Header.Get(schemas.HeaderEvent) != string(schemas.EventChunk) {
-			t.Errorf("event %v %s", m.Header, m.Data)
-		}
-	}
-	if info, err := j.consumer.Info(t.Context()); err != nil || info.NumAckPending != 1 {
-		t.Errorf("the delivery was settled: %+v (%v)", info, err)
-	}
+	j.saysNoMore()
 }
 
 func TestLostLeaseStopsASilentJob(t *testing.T) {

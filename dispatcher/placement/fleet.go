@@ -113,7 +113,7 @@ func (p place) room() schemas.Amount {
 			continue
 		}
 		known = true
-		free := d.Free.Bytes.Minus(Safety(d.Total))
+		free := d.Free.Bytes.Minus(schemas.SafetyMargin(d.Total))
 		sum, most = sum+free, max(most, free)
 	}
 	if p.model.Need.Known && most >= p.model.Need.Bytes {
@@ -121,7 +121,3 @@ func (p place) room() schemas.Amount {
 	}
 	return schemas.Amount{Bytes: sum, Known: known}
 }
-
-// Safety is the memory of a device that no plan touches: 5 %, and 512 MiB at
-// least, for what estimates miss and drivers take.
-func Safety(total schemas.Amount) schemas.Bytes { return max(512*schemas.MiB, total.Bytes/20) }

@@ -165,7 +165,7 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 			}
 		}
 		for _, m := range b.Models {
-			if m.Name == ask.Model && got.Load && room < m.Need.Bytes+Safety(n.Devices[0].Total) {
+			if m.Name == ask.Model && got.Load && room < m.Need.Bytes+schemas.SafetyMargin(n.Devices[0].Total) {
 				t.Fatalf("%+v overfills %+v", got, n)
 			}
 		}

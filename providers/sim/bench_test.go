@@ -36,7 +36,7 @@ func BenchmarkGenerate(b *testing.B) {
 			cfg.Models[0].Context = 1 << 30
 			r := newRig(b, kind, cfg)
 			b.ReportAllocs()
-			if _, err := r.Generate(r.ctx, chat("fast", "hi", fmt.Sprintf(`,"max_tokens":%d`, b.N)), ignore); err != nil {
+			if _, err := r.Generate(within(b), chat("fast", "hi", fmt.Sprintf(`,"max_tokens":%d`, b.N)), ignore); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
@@ -50,8 +50,9 @@ func BenchmarkShortJobs(b *testing.B) {
 		b.Run(kind, func(b *testing.B) {
 			r := newRig(b, kind, config())
 			b.ReportAllocs()
+			ctx := within(b)
 			for b.Loop() {
-				if _, err := r.Generate(r.ctx, chat("fast", "hi", `,"max_tokens":1`), ignore); err != nil {
+				if _, err := r.Generate(ctx, chat("fast", "hi", `,"max_tokens":1`), ignore); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -178,7 +178,7 @@ func (s *Server) sit(ctx context.Context, name string) (seat, error) {
 		if m.state == schemas.Resident {
 			break
 		}
-		s.free(m) // it was unloaded while this one waited
+		m.free() // it was unloaded while this one waited
 	}
 	m.counts.Started++
 	m.counts.Peak = max(m.counts.Peak, m.busy)
@@ -201,7 +201,7 @@ func (s *Server) slot(ctx context.Context, m *model) error {
 		if i := slices.Index(m.waiting, mine); i >= 0 {
 			m.waiting = slices.Delete(m.waiting, i, i+1)
 		} else {
-			s.free(m) // it was given the slot just now
+			m.free() // it was given the slot just now
 		}
 		return err
 	}
@@ -209,7 +209,7 @@ func (s *Server) slot(ctx context.Context, m *model) error {
 }
 
 // free gives a slot to the next one, or back. mu is held.
-func (s *Server) free(m *model) {
+func (m *model) free() {
 	if len(m.waiting) > 0 {
 		close(m.waiting[0])
 		m.waiting = m.waiting[1:]
@@ -233,5 +233,5 @@ func (s *Server) leave(name string, end outcome) {
 		m.counts.Cancelled++
 	case broken:
 	}
-	s.free(m)
+	m.free()
 }

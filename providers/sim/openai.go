@@ -187,23 +187,24 @@ func (s *Server) openAI(kind schemas.Kind) http.HandlerFunc {
 			refuse(w, err)
 			return
 		}
-		err = s.serve(r, q, func(at *seat) outcome {
-			if kind == schemas.Embedding {
-				return openAIEmbed(w, q)
-			}
-			tokens, finish := q.plan(&at.model)
-			f := openAIFrames(q, len(tokens), finish)
-			if q.stream {
-				out := writer{w: w, out: http.NewResponseController(w), f: f, seat: at}
-				return out.stream(r.Context(), tokens)
-			}
-			write(w, http.StatusOK, openAIWhole(q, tokens, finish))
-			return whole
-		})
+		err = s.serve(r, q, func(at *seat) outcome { return openAIAnswer(w, r, q, at) })
 		if err != nil {
 			refuse(w, err)
 		}
 	}
+}
+
+func openAIAnswer(w http.ResponseWriter, r *http.Request, q *request, at *seat) outcome {
+	if q.kind == schemas.Embedding {
+		return openAIEmbed(w, q)
+	}
+	tokens, finish := q.plan(&at.model)
+	if q.stream {
+		out := writer{w: w, out: http.NewResponseController(w), f: openAIFrames(q, len(tokens), finish), seat: at}
+		return out.stream(r.Context(), tokens)
+	}
+	write(w, http.StatusOK, openAIWhole(q, tokens, finish))
+	return whole
 }
 
 func (q *request) id() string {

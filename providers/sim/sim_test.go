@@ -43,7 +43,6 @@ func config() sim.Config {
 type rig struct {
 	*sim.Server
 	providers.Provider
-	ctx context.Context
 }
 
 func newRig(tb testing.TB, kind string, cfg sim.Config) rig {
@@ -57,9 +56,16 @@ func newRig(tb testing.TB, kind string, cfg sim.Config) rig {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return rig{s, p}
+}
+
+// within returns a context that ends with the test, and not much later than it
+// should.
+func within(tb testing.TB) context.Context {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), deadline)
 	tb.Cleanup(cancel)
-	return rig{s, p, ctx}
+	return ctx
 }
 
 func chat(model, prompt, more string) providers.Request {
@@ -87,9 +93,10 @@ func eventually(t *testing.T, r rig, model string, ok func(sim.Counts) bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
+	ctx := within(t)
 	for !ok(r.Counts(model)) {
 		select {
-		case <-r.ctx.Done():
+		case <-ctx.Done():
 			t.Fatalf("never: %+v", r.Counts(model))
 		case <-tick.C:
 		}
@@ -114,7 +121,7 @@ func TestAnswer(t *testing.T) {
 		{fmt.Sprintf(`,"stop":["nowhere",%q]`, stop), whole[:strings.Index(whole, stop)], "stop"},
 	} {
 		each(t, func(t *testing.T, r rig) {
-			a, err := r.Generate(r.ctx, chat("fast", "hi", c.more), ignore)
+			a, err := r.Generate(within(t), chat("fast", "hi", c.more), ignore)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +178,7 @@ func TestFailures(t *testing.T) {
 			r.Fail("fast", c.failure)
 			req, got := chat("fast", "hi", ""), ""
 			req.Limits.BetweenChunks = 300 * time.Millisecond
-			_, err := r.Generate(r.ctx, req, func(chunk []byte) error {
+			_, err := r.Generate(within(t), req, func(chunk []byte) error {
 				var d struct {
 					Choices []struct{ Delta struct{ Content string } }
 				}
@@ -193,7 +200,7 @@ func TestFailures(t *testing.T) {
 			if c.failure.RetryAfter != "" && e.RetryAfter != 3*time.Second {
 				t.Errorf("retry after %s", e.RetryAfter)
 			}
-			if _, err := r.Generate(r.ctx, chat("fast", "hi", ""), ignore); err != nil {
+			if _, err := r.Generate(within(t), chat("fast", "hi", ""), ignore); err != nil {
 				t.Errorf("the failure was for one request: %v", err)
 			}
 		})
@@ -202,7 +209,7 @@ func TestFailures(t *testing.T) {
 
 func TestCancelFreesTheSlot(t *testing.T) {
 	each(t, func(t *testing.T, r rig) {
-		ctx, cancel := context.WithCancel(r.ctx)
+		ctx, cancel := context.WithCancel(within(t))
 		_, err := r.Generate(ctx, chat("slow", "hi", ""), func([]byte) error {
 			cancel()
 			return nil
@@ -220,7 +227,7 @@ func TestQueue(t *testing.T) {
 		errs := make([]error, 6)
 		for i := range errs {
 			wg.Go(func() {
-				_, errs[i] = r.Generate(r.ctx, chat("slow", fmt.Sprint(i), `,"max_tokens":5`), ignore)
+				_, errs[i] = r.Generate(within(t), chat("slow", fmt.Sprint(i), `,"max_tokens":5`), ignore)
 			})
 		}
 		wg.Wait()
@@ -238,7 +245,7 @@ func TestQueue(t *testing.T) {
 // A waiting request shows no sign of life and can be cancelled.
 func TestCancelInQueue(t *testing.T) {
 	each(t, func(t *testing.T, r rig) {
-		ctx, stop := context.WithCancel(r.ctx)
+		ctx, stop := context.WithCancel(within(t))
 		var wg sync.WaitGroup
 		started := make(chan struct{}, 2000)
 		for range 2 {
@@ -253,7 +260,7 @@ func TestCancelInQueue(t *testing.T) {
 		<-started
 		req := chat("slow", "hi", "")
 		req.Limits.FirstToken = 50 * time.Millisecond
-		_, err := r.Generate(r.ctx, req, ignore)
+		_, err := r.Generate(within(t), req, ignore)
 		if schemas.AsError(err).Code != schemas.Overloaded {
 			t.Errorf("%v", err)
 		}
@@ -261,7 +268,7 @@ func TestCancelInQueue(t *testing.T) {
 		stop()
 		wg.Wait()
 		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Cancelled == 3 })
-		if _, err := r.Generate(r.ctx, chat("slow", "hi", `,"max_tokens":2`), ignore); err != nil {
+		if _, err := r.Generate(within(t), chat("slow", "hi", `,"max_tokens":2`), ignore); err != nil {
 			t.Errorf("the slots did not come back: %v", err)
 		}
 	})
@@ -275,21 +282,21 @@ func TestUnloadBusy(t *testing.T) {
 		first, done := make(chan struct{}), make(chan error, 1)
 		var once sync.Once
 		go func() {
-			_, err := r.Generate(r.ctx, chat("slow", "hi", `,"max_tokens":40`), func([]byte) error {
+			_, err := r.Generate(within(t), chat("slow", "hi", `,"max_tokens":40`), func([]byte) error {
 				once.Do(func() { close(first) })
 				return nil
 			})
 			done <- err
 		}()
 		<-first
-		if err := loader.Unload(r.ctx, "slow"); err != nil {
+		if err := loader.Unload(within(t), "slow"); err != nil {
 			t.Fatal(err)
 		}
 		_, isOllama := r.Provider.(*providers.Ollama)
 		if err := <-done; (err == nil) != isOllama {
 			t.Errorf("the running request: %v", err)
 		}
-		models, err := r.Models(r.ctx)
+		models, err := r.Models(within(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -305,11 +312,11 @@ func TestDevices(t *testing.T) {
 	r := newRig(t, providers.KindSim, config())
 	loader := r.Provider.(providers.Loader)
 	for _, m := range []string{"slow", "two"} { // 3 of 4 GiB, then 2 of 2
-		if err := loader.Load(r.ctx, m); err != nil {
+		if err := loader.Load(within(t), m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	devices, err := r.Provider.(providers.DeviceReporter).Devices(r.ctx)
+	devices, err := r.Provider.(providers.DeviceReporter).Devices(within(t))
 	if err != nil || len(devices) != 2 {
 		t.Fatalf("%v %v", devices, err)
 	}
@@ -318,14 +325,14 @@ func TestDevices(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if err := loader.Load(r.ctx, "fast"); err != nil {
+	if err := loader.Load(within(t), "fast"); err != nil {
 		t.Fatal(err)
 	}
-	err = loader.Load(r.ctx, "embed")
+	err = loader.Load(within(t), "embed")
 	if schemas.AsError(err).Code != schemas.OutOfMemory {
 		t.Errorf("%v", err)
 	}
-	_, err = r.Provider.(providers.Embedder).Embed(r.ctx, providers.Request{Kind: schemas.Embedding, Model: "embed", Body: []byte(`{"input":"x"}`)})
+	_, err = r.Provider.(providers.Embedder).Embed(within(t), providers.Request{Kind: schemas.Embedding, Model: "embed", Body: []byte(`{"input":"x"}`)})
 	if schemas.AsError(err).Code != schemas.OutOfMemory {
 		t.Errorf("a request that needs a load: %v", err)
 	}
@@ -340,7 +347,7 @@ func TestTwoLoads(t *testing.T) {
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
 	for i, m := range []string{"slow", "two"} { // 3 and 2 GiB
-		wg.Go(func() { errs[i] = r.Provider.(providers.Loader).Load(r.ctx, m) })
+		wg.Go(func() { errs[i] = r.Provider.(providers.Loader).Load(within(t), m) })
 	}
 	wg.Wait()
 	if (errs[0] == nil) == (errs[1] == nil) {
@@ -358,7 +365,7 @@ func TestRefusals(t *testing.T) {
 		{chat("two", strings.Repeat("x", 20000), ""), schemas.ContextOverflow},
 	} {
 		each(t, func(t *testing.T, r rig) {
-			if _, err := r.Generate(r.ctx, c.req, ignore); err == nil || schemas.AsError(err).Code != c.want {
+			if _, err := r.Generate(within(t), c.req, ignore); err == nil || schemas.AsError(err).Code != c.want {
 				t.Errorf("%s: %v, want %s", c.req.Model, err, c.want)
 			}
 		})
@@ -369,7 +376,7 @@ func TestNoAutoload(t *testing.T) {
 	cfg := config()
 	cfg.NoAutoload = true
 	r := newRig(t, providers.KindSim, cfg)
-	if _, err := r.Generate(r.ctx, chat("fast", "hi", ""), ignore); schemas.AsError(err).Code != schemas.ModelLoading {
+	if _, err := r.Generate(within(t), chat("fast", "hi", ""), ignore); schemas.AsError(err).Code != schemas.ModelLoading {
 		t.Errorf("%v", err)
 	}
 }
