@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -82,14 +83,14 @@ func codes(text string) (found []string) {
 }
 
 // sameSet reports what is in one list and not in the other.
-func sameSet[T cmp.Ordered](t *testing.T, what string, documented, real []T) {
+func sameSet[T cmp.Ordered](t *testing.T, what string, documented, actual []T) {
 	t.Helper()
 	for _, d := range documented {
-		if !slices.Contains(real, d) {
+		if !slices.Contains(actual, d) {
 			t.Errorf("%s: %v is documented and does not exist", what, d)
 		}
 	}
-	for _, r := range real {
+	for _, r := range actual {
 		if !slices.Contains(documented, r) {
 			t.Errorf("%s: %v is not documented", what, r)
 		}
@@ -270,7 +271,7 @@ func TestDocsConfiguration(t *testing.T) {
 	}
 	env := envKeys(reflect.TypeFor[Config](), "")
 	flags := map[string]bool{}
-	for _, f := range slices.Concat(slices.Collect(mapsValues(flagsOf(t)))...) {
+	for _, f := range slices.Concat(slices.Collect(maps.Values(flagsOf(t)))...) {
 		flags[f] = true
 	}
 	var documented []string
@@ -336,16 +337,6 @@ func flagsOf(t *testing.T) map[string][]string {
 	return flags
 }
 
-func mapsValues(m map[string][]string) func(func([]string) bool) {
-	return func(yield func([]string) bool) {
-		for _, v := range m {
-			if !yield(v) {
-				return
-			}
-		}
-	}
-}
-
 // examples returns what of a page is code: the blocks, and what stands in
 // backquotes.
 func examples(text string) string {
@@ -365,15 +356,15 @@ var others = []string{"--last-for", "--json", "--raw", "--force", "--force-stdin
 // TestDocsFlags: the table of flags is that of the command line, and no page
 // names a flag or a command that does not exist.
 func TestDocsFlags(t *testing.T) {
-	real := flagsOf(t)
+	actual := flagsOf(t)
 	documented := map[string][]string{}
 	for _, row := range tableUnder(t, page(t, "docs/configuration.md"), "## Flags") {
-		for _, command := range strings.Split(row[0], ", ") {
+		for command := range strings.SplitSeq(row[0], ", ") {
 			documented[strings.Trim(command, "`")] = codes(row[1])
 		}
 	}
 	var all, commands []string
-	for command, flags := range real {
+	for command, flags := range actual {
 		if _, ok := documented[command]; !ok {
 			t.Errorf("the command %s is not documented", command)
 		}
@@ -382,7 +373,7 @@ func TestDocsFlags(t *testing.T) {
 		commands = append(commands, strings.Fields(command)[0])
 	}
 	for command := range documented {
-		if _, ok := real[command]; !ok {
+		if _, ok := actual[command]; !ok {
 			t.Errorf("there is no command %s", command)
 		}
 	}
@@ -411,11 +402,11 @@ func TestDocsExitCodes(t *testing.T) {
 		}
 		says = append(says, strconv.Itoa(number))
 	}
-	var real []string
-	for _, part := range strings.Split(strings.TrimPrefix(description[strings.Index(description, "Exit codes: "):], "Exit codes: "), ";") {
-		real = append(real, strings.Fields(part)[0])
+	var actual []string
+	for part := range strings.SplitSeq(strings.TrimPrefix(description[strings.Index(description, "Exit codes: "):], "Exit codes: "), ";") {
+		actual = append(actual, strings.Fields(part)[0])
 	}
-	sameSet(t, "exit codes", says, real)
+	sameSet(t, "exit codes", says, actual)
 }
 
 // TestDocsPackages: the table of packages is the one that the test of the arrows
@@ -425,7 +416,7 @@ func TestDocsPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var real []string
+	var actual []string
 	ast.Inspect(parsed, func(n ast.Node) bool {
 		pair, ok := n.(*ast.KeyValueExpr)
 		if !ok {
@@ -442,17 +433,17 @@ func TestDocsPackages(t *testing.T) {
 				imports = append(imports, strings.Trim(lit.Value, `"`))
 			}
 		}
-		real = append(real, fmt.Sprint(strings.Trim(key.Value, `"`), " imports ", imports))
+		actual = append(actual, fmt.Sprint(strings.Trim(key.Value, `"`), " imports ", imports))
 		return true
 	})
 	var documented []string
 	for _, row := range tableUnder(t, page(t, "docs/architecture.md"), "## Packages") {
 		documented = append(documented, fmt.Sprint(strings.Trim(row[0], "`"), " imports ", codes(row[2])))
 	}
-	sameSet(t, "packages", documented, real)
+	sameSet(t, "packages", documented, actual)
 }
 
-// TestDocsLinks: what pages point to is there: files, tests, and headings' files.
+// TestDocsLinks: the files and the tests that pages name are there.
 func TestDocsLinks(t *testing.T) {
 	tests := map[string]bool{}
 	for _, pattern := range []string{"*/*_test.go", "*/*/*_test.go"} {
