@@ -72,7 +72,7 @@ func (w *Worker) listen() (stop func(), err error) {
 	return stop, nil
 }
 
-var semanticVersion = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+var semanticVersion = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
 
 // semantic returns v as NATS micro wants a version, "0.0.0" where it is none.
 func semantic(v string) string {

@@ -168,8 +168,8 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 	}, nil
 }
 
-// errStopped is returned to those who ask something of a worker that ended.
-var errStopped = errors.New("the worker has stopped")
+// ErrStopped is returned to those who ask something of a worker that has ended.
+var ErrStopped = errors.New("the worker has stopped")
 
 // send gives m to the owner. It does nothing once Run has returned.
 func (w *Worker) send(m message) {
@@ -190,7 +190,7 @@ func (w *Worker) AddBackend(ctx context.Context, b Backend) error {
 	select {
 	case w.messages <- m:
 	case <-w.done:
-		return errStopped
+		return ErrStopped
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -198,7 +198,7 @@ func (w *Worker) AddBackend(ctx context.Context, b Backend) error {
 	case err := <-m.answer:
 		return err
 	case <-w.done:
-		return errStopped
+		return ErrStopped
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

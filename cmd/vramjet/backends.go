@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -116,7 +117,9 @@ func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, na
 		err = w.AddBackend(ctx, wb)
 	}
 	if err != nil {
-		f.log.Error("a backend cannot be used", "backend", b.Name, "err", err)
+		if !errors.Is(err, worker.ErrStopped) && ctx.Err() == nil {
+			f.log.Error("a backend cannot be used", "backend", b.Name, "err", err)
+		}
 		return true
 	}
 	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", b.URL)

@@ -11,7 +11,7 @@ import (
 type dispatcherCmd struct {
 	UnknownModelWait time.Duration `name:"unknown-model-wait" placeholder:"10s" help:"How long a job waits for a node that has its model before it fails (default: 10s; policy.unknown_model_wait)."`
 	Replicas         int           `name:"replicas" default:"1" help:"How many NATS servers keep each job: 1, 3 or 5 (${default})."`
-	HTTP             string        `name:"http" placeholder:"HOST:PORT" help:"Where metrics and health are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	HTTP             string        `name:"http" placeholder:"HOST:PORT" help:"Where health is served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
 }
 
 // Help is shown below the command's summary.

@@ -30,7 +30,11 @@ const connectWithin = 30 * time.Second
 func (a *app) join(ctx context.Context, cfg *Config, from sources) (*nats.Conn, error) {
 	log := a.logger()
 	nc, err := backoff.Retry(ctx, func() (*nats.Conn, error) {
-		return broker.Connect(ctx, cfg.NATS.connect(from, a.getenv), log)
+		nc, err := broker.Connect(ctx, cfg.NATS.connect(from, a.getenv), log)
+		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+			return nil, backoff.Permanent(err) // time changes nothing
+		}
+		return nc, err
 	}, backoff.WithMaxElapsedTime(connectWithin), backoff.WithNotify(func(err error, next time.Duration) {
 		log.Warn("NATS is not there yet", "err", err, "again_in", next.Round(time.Millisecond))
 	}))

@@ -21,7 +21,7 @@ import (
 // upCmd runs all of it in one process.
 type upCmd struct {
 	NATS       string        `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default})."`
-	HTTP       string        `name:"http" default:"" placeholder:"HOST:PORT" help:"Where metrics and health are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	HTTP       string        `name:"http" default:"" placeholder:"HOST:PORT" help:"Where health is served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
 	Data       string        `name:"data" placeholder:"DIR" help:"Where jobs are stored (default: vramjet in $$XDG_DATA_HOME or ~/.local/share)."`
 	Sim        bool          `name:"sim" help:"Run a simulated model server, for a machine without one."`
 	Durability string        `name:"durability" enum:"always,interval" default:"always" help:"When an accepted job is on the disk: always (before it is accepted) or interval (within 2 minutes)."`
@@ -82,7 +82,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	group.Go(func() error { defer stop(); return dispatch(life, nc, cfg, 1, log) })
 	group.Go(func() error { defer end(); return work(ctx, nc, cfg, backends, c.Drain) })
 	group.Go(func() error {
-		err := c.greet(ctx, a, nc, srv.ClientURL(), h.url())
+		err := c.greet(ctx, a, nc, reachable(srv.ClientURL()), h.url())
 		if err != nil || c.Try != "" {
 			stop()
 		}
@@ -194,6 +194,11 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 	}
 	defer stream.Close()
 	return (&submitCmd{}).follow(ctx, a, cl, stream)
+}
+
+// reachable is how a server that listens on every address is reached from here.
+func reachable(url string) string {
+	return strings.NewReplacer("//0.0.0.0:", "//127.0.0.1:", "//[::]:", "//[::1]:").Replace(url)
 }
 
 // modelList says what is served: name (state, memory).

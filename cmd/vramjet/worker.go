@@ -10,7 +10,7 @@ import (
 // workerCmd runs a worker.
 type workerCmd struct {
 	Node  string        `name:"node" placeholder:"NAME" help:"The node's name, unique among the workers ($$VRAMJET_NODE; default: the host's)."`
-	HTTP  string        `name:"http" placeholder:"HOST:PORT" help:"Where metrics and health are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	HTTP  string        `name:"http" placeholder:"HOST:PORT" help:"Where health is served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
 	Sim   bool          `name:"sim" help:"Serve a simulated model server, for tests and a first look."`
 	Drain time.Duration `name:"drain" default:"30s" help:"How long running jobs may still run at the end (${default})."`
 }
