@@ -43,7 +43,7 @@ static: ## see that the binary builds without cgo
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/vramjet
 
 fmt: ## say which files gofmt would change
-	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	@files=$$(gofmt -l .) && { test -z "$$files" || { echo "$$files"; exit 1; }; }
 
 lint: $(GOLANGCI) ## golangci-lint with the project's rules
 	$(GOLANGCI) run ./...

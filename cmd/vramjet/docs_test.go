@@ -315,7 +315,7 @@ func TestDocsConfiguration(t *testing.T) {
 // flagsOf lists the flags of each command; those of all are under "all".
 func flagsOf(t *testing.T) map[string][]string {
 	t.Helper()
-	parser, err := kong.New(&cli{}, kong.NoDefaultHelp(), kong.ExplicitGroups([]kong.Group{{Key: globalGroup, Title: "Global flags:"}}))
+	commands, err := kong.New(&cli{}, kong.NoDefaultHelp(), kong.ExplicitGroups([]kong.Group{{Key: globalGroup, Title: "Global flags:"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func flagsOf(t *testing.T) map[string][]string {
 			walk(child, strings.TrimPrefix(strings.TrimPrefix(path+" "+child.Name, "all"), " "))
 		}
 	}
-	walk(parser.Model.Node, "all")
+	walk(commands.Model.Node, "all")
 	return flags
 }
 

@@ -53,7 +53,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	srv, err := c.server(a)
+	srv, err := c.server(a) //nolint:contextcheck // a port is tried at once or not at all
 	if err != nil {
 		return err
 	}
