@@ -34,6 +34,7 @@ func BenchmarkTable(b *testing.B) {
 		relaxed, _ := natsServer(b, "")
 		t.raw(b, relaxed)
 		t.vramjet(b, relaxed)
+		t.together(b)
 		always, _ := natsServer(b, "sync_interval: always")
 		t.durable(b, always)
 		t.print()
@@ -175,7 +176,7 @@ func (t *table) raw(b *testing.B, url string) {
 func (t *table) minimal(b *testing.B, url string) {
 	b.Helper()
 	m := newMinimal(b, url)
-	lat := m.latencies(500)
+	lat := m.latencies(400, answerTakes)
 	t.add("minimal path: publish to first token, p50", "ms", ms(percentile(lat, 50)), "")
 	t.add("minimal path: publish to first token, p99", "ms", ms(percentile(lat, 99)), "")
 	t.add("minimal path: jobs of one token", "/s", m.rate(20_000), "")
@@ -184,18 +185,19 @@ func (t *table) minimal(b *testing.B, url string) {
 // bench is a system under measurement.
 type bench struct {
 	*testing.B
-	url   string
-	nc    *nats.Conn
-	user  *user
-	http  string // of the simulated backend
-	procs []*process
+	url  string
+	nc   *nats.Conn
+	user *user
+	http string // of the simulated backend
 }
 
+// newBench starts a dispatcher and a worker on the server at url, or with "" all
+// of it in one process.
 func newBench(b *testing.B, url string) *bench {
 	b.Helper()
 	backend := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{
 		{Name: "instant", Slots: 256, Tokens: 1},
-		{Name: "paced", Slots: 256, TokenInterval: 5 * time.Millisecond},
+		{Name: "paced", Slots: 256, TokenInterval: answerTakes / 10},
 		{Name: "flood", Slots: 64},
 	}}))
 	b.Cleanup(backend.Close)
@@ -204,11 +206,15 @@ func newBench(b *testing.B, url string) *bench {
 	if err := os.WriteFile(config, []byte(yaml), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	s := &bench{B: b, url: url, http: backend.URL}
-	s.procs = append(s.procs,
-		start(b, "dispatcher", "vramjet", "dispatcher", "--server", url, "--http", "off"),
-		start(b, "worker", "vramjet", "worker", "--server", url, "--config", config, "--node", "bench", "--http", "off"))
-	s.user = connect(b, url)
+	if url == "" {
+		addr := fmt.Sprintf("127.0.0.1:%d", freePort(b))
+		url = "nats://" + addr
+		start(b, "up", "vramjet", "up", "--nats", addr, "--http", "off", "--data", b.TempDir(), "--config", config, "--durability", "interval")
+	} else {
+		start(b, "dispatcher", "vramjet", "dispatcher", "--server", url, "--http", "off")
+		start(b, "worker", "vramjet", "worker", "--server", url, "--config", config, "--node", "bench", "--http", "off")
+	}
+	s := &bench{B: b, url: url, http: backend.URL, user: connect(b, url)}
 	s.nc = dial(b, url)
 	s.user.serves("instant", 1)
 	return s
@@ -240,6 +246,17 @@ func (t *table) vramjet(b *testing.B, url string) {
 	t.add("vramjet: tokens relayed", "/s", s.flood(64, 20_000), "nats: chunks published and received")
 }
 
+// together measures what all of it in one process adds.
+func (t *table) together(b *testing.B) {
+	b.Helper()
+	s := newBench(b, "")
+	s.latencies("paced", 1, 20)
+	direct, queued := s.direct("paced", 1, 400), s.latencies("paced", 1, 400)
+	for _, p := range []float64{50, 99} {
+		t.add(fmt.Sprintf("first token, 1 stream, added by vramjet up (one process), p%.0f", p), "ms", ms(percentile(queued, p)-percentile(direct, p)), "")
+	}
+}
+
 // durable measures jobs/s where each job is on the disk before it is accepted.
 func (t *table) durable(b *testing.B, url string) {
 	b.Helper()
@@ -247,6 +264,9 @@ func (t *table) durable(b *testing.B, url string) {
 	s.latencies("paced", 1, 20)
 	t.add("vramjet: jobs of one token (fsync always)", "/s", s.rate(6_000), "")
 }
+
+// answerTakes is how long an answer of the latency measurements takes: 10 tokens.
+const answerTakes = 50 * time.Millisecond
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 

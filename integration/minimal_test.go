@@ -142,8 +142,9 @@ func subscribe(nc *nats.Conn, subject string, h nats.MsgHandler) {
 	_ = nc.Flush()
 }
 
-// latencies runs jobs one after the other and returns the times to their token.
-func (m *minimal) latencies(n int) []time.Duration {
+// latencies runs jobs one after the other, with pauses, and returns the times to
+// their token. A machine that idles in between takes longer to wake.
+func (m *minimal) latencies(n int, pause time.Duration) []time.Duration {
 	var out []time.Duration
 	for range n {
 		began := time.Now()
@@ -153,6 +154,7 @@ func (m *minimal) latencies(n int) []time.Duration {
 		<-m.events
 		out = append(out, time.Since(began))
 		<-m.events
+		time.Sleep(pause)
 	}
 	return out
 }

@@ -39,6 +39,7 @@ func (c *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	a.tuneGC()
 	h, err := a.listenHealth(ctx, cfg, from)
 	if err != nil {
 		return err

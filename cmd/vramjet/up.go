@@ -49,6 +49,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	a.tuneGC()
 	h, err := a.listenHealth(ctx, cfg, from)
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	a.tuneGC()
 	h, err := a.listenHealth(ctx, cfg, from)
 	if err != nil {
 		return err
