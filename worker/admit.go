@@ -116,11 +116,15 @@ func reserve(need, gain schemas.Bytes, rooms []room) (map[string]schemas.Bytes, 
 		free schemas.Bytes
 	}
 	spaces := make([]space, len(rooms))
-	sum := gain
+	var sum, lacking schemas.Bytes // lacking: of what is spoken for; what is freed first makes up for it
 	for i, r := range rooms {
-		spaces[i] = space{r.id, r.free.Bytes.Minus(r.promised).Minus(schemas.SafetyMargin(r.total))}
+		spoken := r.promised + schemas.SafetyMargin(r.total)
+		spaces[i] = space{r.id, r.free.Bytes.Minus(spoken)}
 		sum += spaces[i].free
+		lacking += spoken.Minus(r.free.Bytes)
 	}
+	gain = gain.Minus(lacking)
+	sum += gain
 	if sum < need {
 		return nil, sum
 	}

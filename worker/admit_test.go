@@ -102,13 +102,16 @@ func TestReserveNeverOvercommits(t *testing.T) {
 			return schemas.Bytes(rapid.Uint64Range(0, uint64(100*gib)).Draw(t, "bytes"))
 		})
 		rooms := make([]room, rapid.IntRange(1, 8).Draw(t, "devices"))
-		var sum schemas.Bytes
+		var sum, lacking schemas.Bytes
 		for i := range rooms {
 			rooms[i] = device(fmt.Sprintf("d%d", i), amount.Draw(t, "free"), amount.Draw(t, "total"), amount.Draw(t, "promised"))
-			sum += rooms[i].free.Bytes.Minus(rooms[i].promised).Minus(schemas.SafetyMargin(rooms[i].total))
+			spoken := rooms[i].promised + schemas.SafetyMargin(rooms[i].total)
+			sum += rooms[i].free.Bytes.Minus(spoken)
+			lacking += spoken.Minus(rooms[i].free.Bytes)
 		}
 		need, gain := amount.Draw(t, "need"), amount.Draw(t, "gain")
 		plan, space := reserve(need, gain, rooms)
+		gain = gain.Minus(lacking) // what is left once the devices have their margins again
 		if space != sum+gain {
 			t.Fatalf("space %d, want %d", space, sum+gain)
 		}
@@ -128,4 +131,16 @@ func TestReserveNeverOvercommits(t *testing.T) {
 			t.Fatalf("%d over what is there, and evictions free %d", over, gain)
 		}
 	})
+}
+
+// TestEvictionMakesUpForTheMarginFirst: memory that is freed on a device that is
+// full beyond its margin is not there for the load yet.
+func TestEvictionMakesUpForTheMarginFirst(t *testing.T) {
+	full := []room{{id: "d", free: schemas.Known(0), total: schemas.Known(40 * schemas.GiB)}} // its margin is 2 GiB
+	if plan, has := reserve(4*schemas.GiB, 5*schemas.GiB, full); plan != nil || has != 3*schemas.GiB {
+		t.Errorf("reserve = %v, %s; want no room, 3.0 GiB", plan, has)
+	}
+	if plan, _ := reserve(4*schemas.GiB, 6*schemas.GiB, full); plan["d"] != 4*schemas.GiB {
+		t.Errorf("reserve = %v, want all on d", plan)
+	}
 }

@@ -101,23 +101,31 @@ func placesOf(n *Node) func(yield func(place) bool) {
 	}
 }
 
-// room is the memory that a load may take at a place: of the roomiest of the
-// backend's devices, or of all together where one alone hasn't enough. Each
-// keeps a safety margin. It's unknown where the backend has no device whose
-// memory is known: a server on the CPU, say.
-func (p place) room() schemas.Amount {
-	var sum, most schemas.Bytes
-	known := false
+// A room is the memory that a load may take at a place.
+type room struct {
+	known   bool          // false: no device of the backend tells its memory, as on a CPU
+	free    schemas.Bytes // of the roomiest device, or of all where that one has not enough
+	lacking schemas.Bytes // of the safety margins: what is freed first makes up for it
+}
+
+// room is what the devices of a place's backend have free, each less its safety
+// margin.
+func (p place) room() room {
+	var r room
+	var most schemas.Bytes
 	for _, d := range p.node.Devices {
 		if !slices.Contains(p.backend.Devices, d.ID) || !d.Free.Known {
 			continue
 		}
-		known = true
-		free := d.Free.Bytes.Minus(schemas.SafetyMargin(d.Total))
-		sum, most = sum+free, max(most, free)
+		margin := schemas.SafetyMargin(d.Total)
+		free := d.Free.Bytes.Minus(margin)
+		r.known = true
+		r.free += free
+		r.lacking += margin.Minus(d.Free.Bytes)
+		most = max(most, free)
 	}
 	if p.model.Need.Known && most >= p.model.Need.Bytes {
-		return schemas.Amount{Bytes: most, Known: known}
+		r.free = most
 	}
-	return schemas.Amount{Bytes: sum, Known: known}
+	return r
 }

@@ -188,24 +188,25 @@ func consider(p place, ask Ask) (option, string) {
 func considerLoad(p place, o option) (option, string) {
 	o.way, o.choice.Load = fits, true
 	room := p.room()
-	if !p.model.Need.Known || !room.Known {
+	if !p.model.Need.Known || !room.known {
 		return o, "" // the server and the node decide
 	}
 	need := p.model.Need.Bytes
-	if room.Bytes >= need {
-		o.left = room.Bytes - need
+	if room.free >= need {
+		o.left = room.free - need
 		return o, ""
 	}
 	o.way = fitsAfterEviction
+	var freed schemas.Bytes
 	for _, m := range evictable(p.backend) {
 		o.choice.Evict = append(o.choice.Evict, m.Name)
-		room.Bytes += m.VRAM.Bytes
-		if room.Bytes >= need {
-			o.left = room.Bytes - need
+		freed += m.VRAM.Bytes
+		if has := room.free + freed.Minus(room.lacking); has >= need {
+			o.left = has - need
 			return o, ""
 		}
 	}
-	return o, fmt.Sprintf("needs %s, and %s can be freed", need, room.Bytes)
+	return o, fmt.Sprintf("needs %s, and %s can be freed", need, room.free+freed.Minus(room.lacking))
 }
 
 // evictable lists the models of a backend that may go: idle, wanted by nobody,
