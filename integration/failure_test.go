@@ -139,6 +139,37 @@ func TestKilledLeader(t *testing.T) {
 	}
 }
 
+// TestKilledNATS: when the NATS server is killed and started again, a running
+// stream goes on, and the next job runs.
+func TestKilledNATS(t *testing.T) {
+	t.Parallel()
+	url, server := natsServer(t, "")
+	start(t, "dispatcher", "vramjet", "dispatcher", "--server", url)
+	start(t, "worker", "vramjet", "worker", "--server", url, "--sim", "--node", "n0")
+	u := connect(t, url)
+	u.serves("sim-slow", 1)
+	s := u.run(slow(200))
+	u.next(s, schemas.EventChunk)
+	server.signal(syscall.SIGKILL)
+	<-server.done
+	again := start(t, "nats-server again", "nats-server", server.cmd.Args[1:]...)
+	again.says("Server is ready")
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := s.Result(ctx)
+	if err != nil || r.Status != schemas.StatusOK || r.Run.Attempt != 1 {
+		t.Errorf("the running stream ended %+v, %v; want ok, attempt 1", r, err)
+	}
+	next, err := u.Submit(ctx, slow(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := u.Result(ctx, next.ID); err != nil || r.Status != schemas.StatusOK {
+		t.Errorf("the next job ended %+v, %v", r, err)
+	}
+}
+
 // TestFrozenWorker: a worker that is stopped for 60 s in the middle of a job, and
 // then goes on, publishes nothing more of it.
 func TestFrozenWorker(t *testing.T) {

@@ -179,9 +179,8 @@ const drainTimeout = 5 * time.Second
 
 // leave sends what a connection still holds, and closes it.
 func leave(nc *nats.Conn) {
-	if err := nc.FlushTimeout(drainTimeout); err != nil {
-		nc.Close() // nobody takes it
-		return
+	if nc.IsConnected() {
+		_ = nc.FlushTimeout(drainTimeout) // else nobody takes it
 	}
 	nc.Close()
 }
