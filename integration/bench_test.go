@@ -176,7 +176,7 @@ func (t *table) raw(b *testing.B, url string) {
 func (t *table) minimal(b *testing.B, url string) {
 	b.Helper()
 	m := newMinimal(b, url)
-	lat := m.latencies(400, answerTakes)
+	lat := m.latencies(1000, briefly)
 	t.add("minimal path: publish to first token, p50", "ms", ms(percentile(lat, 50)), "")
 	t.add("minimal path: publish to first token, p99", "ms", ms(percentile(lat, 99)), "")
 	t.add("minimal path: jobs of one token", "/s", m.rate(20_000), "")
@@ -197,7 +197,8 @@ func newBench(b *testing.B, url string) *bench {
 	b.Helper()
 	backend := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{
 		{Name: "instant", Slots: 256, Tokens: 1},
-		{Name: "paced", Slots: 256, TokenInterval: answerTakes / 10},
+		{Name: "brief", Slots: 256, TokenInterval: briefly / 10},
+		{Name: "paced", Slots: 256, TokenInterval: 5 * time.Millisecond},
 		{Name: "flood", Slots: 64},
 	}}))
 	b.Cleanup(backend.Close)
@@ -224,13 +225,13 @@ func newBench(b *testing.B, url string) *bench {
 func (t *table) vramjet(b *testing.B, url string) {
 	b.Helper()
 	s := newBench(b, url)
-	s.latencies("paced", 1, 20) // warm
 	for _, streams := range []int{1, 64} {
-		n := 400
+		model, n := "brief", 1000
 		if streams > 1 {
-			n = 64 * 12
+			model, n = "paced", 64*12
 		}
-		direct, queued := s.direct("paced", streams, n), s.latencies("paced", streams, n)
+		s.latencies(model, 1, 20) // warm
+		direct, queued := s.direct(model, streams, n), s.latencies(model, streams, n)
 		for _, p := range []float64{50, 99} {
 			d, q := percentile(direct, p), percentile(queued, p)
 			t.add(fmt.Sprintf("first token, %d streams, direct HTTP, p%.0f", streams, p), "ms", ms(d), "")
@@ -250,8 +251,8 @@ func (t *table) vramjet(b *testing.B, url string) {
 func (t *table) together(b *testing.B) {
 	b.Helper()
 	s := newBench(b, "")
-	s.latencies("paced", 1, 20)
-	direct, queued := s.direct("paced", 1, 400), s.latencies("paced", 1, 400)
+	s.latencies("brief", 1, 20)
+	direct, queued := s.direct("brief", 1, 1000), s.latencies("brief", 1, 1000)
 	for _, p := range []float64{50, 99} {
 		t.add(fmt.Sprintf("first token, 1 stream, added by vramjet up (one process), p%.0f", p), "ms", ms(percentile(queued, p)-percentile(direct, p)), "")
 	}
@@ -261,12 +262,13 @@ func (t *table) together(b *testing.B) {
 func (t *table) durable(b *testing.B, url string) {
 	b.Helper()
 	s := newBench(b, url)
-	s.latencies("paced", 1, 20)
+	s.latencies("instant", 1, 20)
 	t.add("vramjet: jobs of one token (fsync always)", "/s", s.rate(6_000), "")
 }
 
-// answerTakes is how long an answer of the latency measurements takes: 10 tokens.
-const answerTakes = 50 * time.Millisecond
+// briefly is how long an answer takes where one job follows the other, and so how
+// long the machine rests in between: one that rests longer takes longer to wake.
+const briefly = time.Millisecond
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
