@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/vramjet/vramjet/broker"
 )
 
@@ -22,8 +20,9 @@ type consumer struct {
 
 // consumers are those of a term, by name.
 type consumers struct {
-	limit int
-	live  map[string]*consumer
+	limit   int
+	live    map[string]*consumer
+	closing map[string]bool // being deleted: not to be opened before that is over
 }
 
 // idleConsumer is how long a consumer may go unused before another flow may take
@@ -33,10 +32,11 @@ const idleConsumer = 2 * time.Second
 // open has the consumer of a flow made. It reports false where that can't be now:
 // too many are in use.
 func (c *consumers) open(t *term, f *flow, now time.Time) bool {
-	if len(c.live) >= c.limit && !c.closeIdle(t, now) {
+	name := broker.ConsumerName(f.subject)
+	if c.closing[name] || len(c.live) >= c.limit && !c.closeIdle(t, now) {
 		return false
 	}
-	f.consumer = &consumer{flow: f, name: broker.ConsumerName(f.subject), used: now}
+	f.consumer = &consumer{flow: f, name: name, used: now}
 	c.live[f.consumer.name] = f.consumer
 	t.makeConsumer(f)
 	return true
@@ -57,7 +57,9 @@ func (c *consumers) closeIdle(t *term, now time.Time) bool {
 		return false
 	}
 	c.drop(oldest)
+	c.closing[oldest.name] = true
 	t.spawn(func() {
+		defer t.post(func() { delete(c.closing, oldest.name) })
 		ctx, cancel := context.WithTimeout(t.ctx, 5*time.Second)
 		defer cancel()
 		// The server checks nothing on a delete, so it's asked first whether all is
@@ -100,7 +102,7 @@ func (t *term) consumerMade(k *consumer, err error, now time.Time) {
 		return // dropped in the meantime
 	}
 	if err != nil {
-		if !errors.Is(err, context.Canceled) && !errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		if !errors.Is(err, context.Canceled) { // else the term is over
 			t.cfg.Logger.Warn("a flow cannot be fetched from", "flow", f.subject, "err", err)
 		}
 		for w, ok := f.delivered(0); ok; w, ok = f.delivered(0) {

@@ -421,3 +421,72 @@ func TestJobThatFillsAMessage(t *testing.T) {
 	}
 	s.wantQueued(0)
 }
+
+// TestFlowsTakeTurns: more flows than consumers may live are all served.
+func TestFlowsTakeTurns(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{Consumers: 2})
+	n := s.node("a", nil, "m1", "m2", "m3", "m4")
+	for round := range 2 {
+		for i := range 4 {
+			s.submit(fmt.Sprint("m", i+1), fmt.Sprintf("j%d-%d", round, i))
+		}
+		for range 4 {
+			n.finish(n.next())
+		}
+		s.wantQueued(0)
+	}
+	st, err := s.js.Stream(t.Context(), broker.StreamJobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := st.CachedInfo().State.Consumers; c > 2 {
+		t.Errorf("%d consumers live, want 2 at most", c)
+	}
+}
+
+// TestReusedID: an id that is used again while its job runs, after the stream's
+// window of deduplication, is the same job: it is not run twice.
+func TestReusedID(t *testing.T) {
+	s := newSystem(t)
+	if err := broker.Setup(t.Context(), s.js, broker.StreamsConfig{DedupWindow: 100 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	s.dispatch(Config{})
+	n := s.node("a", nil, "m")
+	first := s.submit("m", "j1")
+	r := n.next()
+	var again uint64
+	for again <= first { // a duplicate is told the first one's sequence
+		time.Sleep(20 * time.Millisecond)
+		again = s.submit("m", "j1")
+	}
+	s.wantQueued(1) // the second is gone, the first runs
+	if len(n.jobs) > 0 {
+		t.Error("the job was given to the node twice")
+	}
+	n.finish(r)
+	s.wantQueued(0)
+}
+
+// TestRetryGoesElsewhere: an attempt that a backend failed is followed by one on
+// another, if there is one.
+func TestRetryGoesElsewhere(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	a := s.node("a", nil, "m") // the first choice, by its name
+	s.submit("m", "j1")
+	r := a.next()
+	b := s.node("b", nil, "m")
+	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
+	if err := broker.Nak(t.Context(), a.nc, r.ack, 0); err != nil {
+		t.Fatal(err)
+	}
+	a.free(r, schemas.StreamBroken, 0)
+	if r := b.next(); r.job() != "j1" || r.attempt() != "2" {
+		t.Errorf("b got %s, attempt %s", r.job(), r.attempt())
+	} else {
+		b.finish(r)
+	}
+	s.wantQueued(0)
+}

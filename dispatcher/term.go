@@ -67,7 +67,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 	m := &term{
 		Dispatcher: d, ctx: t.ctx, over: t.over, inbox: d.nc.NewInbox(),
 		flows: map[string]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
-		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}},
+		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
 		shares:    map[shareKey]*placement.Share{}, clocks: map[schemas.Class]*placement.Clock{},
 		offers: map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
