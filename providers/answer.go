@@ -20,6 +20,12 @@ type answer struct {
 	choices []choice // in order of their index
 	usage   []byte
 	pieces  int // chunks that brought text
+
+	// Of the newest chunk.
+	renamed []int // where the name "reasoning" stands in it, in place of reasoning_content
+	told    bool  // it brought usage
+	repeats bool  // it only says once more that a choice is finished
+	out     []byte
 }
 
 // A choice is one of the answers that were asked for.
@@ -47,6 +53,7 @@ type tool struct {
 func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	s := scanner{b: chunk}
 	before := a.pieces
+	a.renamed, a.repeats, a.told = a.renamed[:0], false, false
 	s.enter('{')
 	for slot := 0; ; slot++ {
 		k, ok := s.key()
@@ -59,6 +66,7 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 		case "usage":
 			if v := s.value(); !isNull(v) {
 				a.usage = append(a.usage[:0], v...)
+				a.told = true
 			}
 		case "error":
 			if v := s.value(); !isNull(v) {
@@ -74,7 +82,31 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	if a.pieces > before {
 		a.pieces = before + 1
 	}
+	a.repeats = a.repeats && a.pieces == before && !a.told
 	return failure, nil
+}
+
+// What a model thought, as vLLM, OpenRouter, LM Studio and Ollama name it, and as
+// we and the others do.
+const (
+	reasoningName = "reasoning"
+	thoughtsName  = "reasoning_content"
+)
+
+// rewrite returns the newest chunk with one name for what the model thought. It is
+// valid until the next call.
+func (a *answer) rewrite(chunk []byte) []byte {
+	if len(a.renamed) == 0 {
+		return chunk
+	}
+	a.out = a.out[:0]
+	last := 0
+	for _, at := range a.renamed {
+		a.out = append(append(a.out, chunk[last:at]...), thoughtsName...)
+		last = at + len(reasoningName)
+	}
+	a.out = append(a.out, chunk[last:]...)
+	return a.out
 }
 
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
@@ -143,6 +175,7 @@ func (a *answer) addChoice(s *scanner) {
 			a.addText(s, c, k)
 		case "finish_reason":
 			if v := s.value(); len(v) > 2 && v[0] == '"' {
+				a.repeats = a.repeats || c.finish != nil
 				c.finish = append(c.finish[:0], v...)
 			}
 		case "logprobs":
@@ -198,6 +231,7 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		s.value()
 		return
 	}
+	whole := *s
 	s.enter('{')
 	for {
 		k, ok := s.key()
@@ -212,6 +246,9 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 			}
 		case string(k) == "tool_calls" && next == '[':
 			a.addTools(s, c)
+		case string(k) == reasoningName && next == '"' && !named(whole, thoughtsName):
+			a.renamed = append(a.renamed, cap(s.b)-cap(k))
+			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)
 		default:
@@ -219,6 +256,21 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 				c.extra = keep(c.extra, len(c.extra), k, v)
 			}
 		}
+	}
+}
+
+// named reports whether the object that comes next has a member of that name.
+func named(s scanner, name string) bool {
+	s.enter('{')
+	for {
+		k, ok := s.key()
+		if !ok {
+			return false
+		}
+		if string(k) == name {
+			return true
+		}
+		s.value()
 	}
 }
 

@@ -21,6 +21,7 @@ type complaint struct {
 	message string // as the server wrote it
 	text    string // message, type and codes in lower case: what rules look at
 	param   string
+	retry   time.Duration // after which the body says to try again
 }
 
 // A rule gives a complaint its code. status is the first digit or the whole of
@@ -93,7 +94,10 @@ func classify(status int, header http.Header, body []byte, now time.Time) *schem
 	}
 	e := schemas.Errorf(code, "%s", c.message)
 	e.Param = c.param
-	e.RetryAfter = retryAfter(header, now)
+	e.RetryAfter = max(retryAfter(header, now), c.retry)
+	if e.RetryAfter == 0 && code == schemas.RateLimited {
+		e.RetryAfter = usedUp(header, now)
+	}
 	return e
 }
 
@@ -137,6 +141,7 @@ func readComplaint(status int, body []byte) complaint {
 	}
 	if details, ok := fields["details"]; ok {
 		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
+		c.retry = retryInfo(details)
 	}
 	c.message = cut(c.message, maxMessage)
 	if c.message == "" {
@@ -148,6 +153,10 @@ func readComplaint(status int, body []byte) complaint {
 // errorFields finds the innermost object that says what went wrong, at most depth
 // levels down. nil: there is none.
 func errorFields(body []byte, depth int) map[string]json.RawMessage {
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) == nil && len(list) > 0 { // Google's
+		body = list[0]
+	}
 	var fields map[string]json.RawMessage
 	if depth == 0 || len(body) == 0 || json.Unmarshal(body, &fields) != nil {
 		return nil
@@ -198,6 +207,20 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	}
 	if at, err := http.ParseTime(v); err == nil {
 		return seconds(at.Sub(now).Seconds())
+	}
+	return 0
+}
+
+// retryInfo reads how long Google's details of an error ask to wait.
+func retryInfo(details json.RawMessage) time.Duration {
+	var list []struct {
+		Delay string `json:"retryDelay"`
+	}
+	_ = json.Unmarshal(details, &list) // other servers' details are something else
+	for _, d := range list {
+		if wait, err := time.ParseDuration(d.Delay); err == nil {
+			return seconds(wait.Seconds())
+		}
 	}
 	return 0
 }

@@ -17,7 +17,7 @@ import (
 // the configuration says KindLlamaCpp.
 func Detect(ctx context.Context, url string, client *http.Client) (string, error) {
 	if client == nil {
-		transport := newTransport()
+		transport := newTransport(0)
 		defer transport.CloseIdleConnections()
 		client = &http.Client{Transport: transport}
 	}
@@ -89,7 +89,7 @@ func isOllama(ctx context.Context, s *server) (string, error) {
 
 // byModels tells by who owns the models.
 func byModels(ctx context.Context, s *server) (string, error) {
-	p := OpenAI{*s}
+	p := OpenAI{server: *s}
 	list, err := p.list(ctx)
 	if err != nil {
 		if schemas.AsError(err).Code == schemas.Auth { // who asks for a key has something to offer

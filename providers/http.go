@@ -3,6 +3,7 @@ package providers
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -31,39 +32,54 @@ type server struct {
 	name    string
 	root    string // the server's URL without a "/v1" and without a slash at its end
 	v1      string // where OpenAI's API is
+	query   string // behind every path; "" or "?" and the rest
 	quirk   quirk
-	key     func() string
+	keys    *keyring
+	flights *flights
 	client  *http.Client
 	readers *sync.Pool // of *bufio.Reader
 }
 
 func newServer(cfg Config) server {
-	s := server{name: cfg.Name, quirk: quirks[cfg.Kind], key: cfg.APIKey, client: cfg.HTTP}
-	if s.name == "" {
-		s.name = cfg.Kind
+	s := server{name: cmp.Or(cfg.Name, cfg.Kind), quirk: quirks[cfg.Kind], flights: newFlights()}
+	s.keys = newKeyring(s.name, cfg.Keys, s.quirk.hosted)
+	client := http.Client{Transport: newTransport(cfg.Connect)}
+	if cfg.HTTP != nil {
+		client = *cfg.HTTP
 	}
-	if s.key == nil {
-		s.key = func() string { return "" }
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // it would take the key along
+	s.client = &client
+	address, query, found := strings.Cut(cmp.Or(cfg.URL, s.quirk.url), "?")
+	if found {
+		s.query = "?" + query
 	}
-	if s.client == nil {
-		s.client = &http.Client{Transport: newTransport()}
-	}
-	trimmed := strings.TrimRight(cfg.URL, "/")
-	s.root = strings.TrimSuffix(trimmed, "/v1")
+	address = strings.TrimRight(address, "/")
+	s.root = strings.TrimSuffix(address, "/v1")
 	s.v1 = s.root + "/v1"
 	if s.quirk.bare {
-		s.v1 = trimmed
+		s.v1 = address
 	}
 	s.readers = &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }}
 	return s
 }
 
+// at returns where a request for the model goes: path is behind the "/v1" of
+// OpenAI's API.
+func (s *server) at(model, path string) string {
+	if s.quirk.deployments && strings.Contains(s.query, "api-version=") {
+		return s.root + "/openai/deployments/" + url.PathEscape(model) + path + s.query
+	}
+	return s.v1 + path + s.query
+}
+
 // newTransport returns a transport for one server: many requests at a time to one
 // host, each open for as long as its answer takes.
-func newTransport() *http.Transport {
+//
+// connect bounds how long a connection may take to come about; 0: 2 seconds.
+func newTransport(connect time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: cmp.Or(connect, dialTimeout), KeepAlive: 15 * time.Second}).DialContext,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 256,
@@ -73,9 +89,59 @@ func newTransport() *http.Transport {
 	}
 }
 
-// open sends a request and returns the answer if its status is 2xx. body may be
-// nil. The caller closes the answer's body.
+// open asks the server something that is no job. body may be nil. It returns the
+// answer if its status is 2xx; the caller closes its body.
 func (s *server) open(ctx context.Context, method, target string, body []byte) (*http.Response, error) {
+	var tried []*key
+	var last error
+	for {
+		u := s.keys.borrow(tried)
+		if u == nil {
+			return nil, last
+		}
+		resp, err := s.send(ctx, method, target, body, u.secret)
+		if err == nil || !anotherKey(err) {
+			return resp, err
+		}
+		tried, last = append(tried, u.key), err
+	}
+}
+
+// ask sends a request of a job. Where the server turns a key down, it tries the
+// next: nothing of the answer has come then. The caller closes the answer's body,
+// and tells the use how it went.
+func (s *server) ask(ctx context.Context, target string, body []byte) (*http.Response, *use, error) {
+	var tried []*key
+	var last *schemas.Error
+	for {
+		u, why := s.keys.take(tried)
+		switch {
+		case u != nil:
+		case last == nil:
+			return nil, nil, why
+		default:
+			e := *last
+			if why != nil { // when it is worth to ask again
+				e.RetryAfter = why.RetryAfter
+			}
+			return nil, nil, &e
+		}
+		resp, err := s.send(ctx, http.MethodPost, target, body, u.secret)
+		if err == nil {
+			u.usedUp(usedUp(resp.Header, time.Now()))
+			return resp, u, nil
+		}
+		u.done(err)
+		if !anotherKey(err) {
+			return nil, nil, err
+		}
+		tried, last = append(tried, u.key), schemas.AsError(err)
+	}
+}
+
+// send makes one request with one key, and returns the answer if its status is
+// 2xx.
+func (s *server) send(ctx context.Context, method, target string, body []byte, secret string) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		content = bytes.NewReader(body)
@@ -84,11 +150,20 @@ func (s *server) open(ctx context.Context, method, target string, body []byte) (
 	if err != nil {
 		return nil, schemas.Errorf(schemas.Internal, "%s: %s", s.name, err)
 	}
+	for k, v := range s.quirk.headers {
+		req.Header[k] = []string{v}
+	}
 	req.Header.Set("Accept", "application/json, text/event-stream, application/x-ndjson")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	s.authorize(req)
+	switch {
+	case secret == "":
+	case s.quirk.header != "":
+		req.Header.Set(s.quirk.header, secret)
+	default:
+		req.Header.Set("Authorization", "Bearer "+secret)
+	}
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return nil, s.transportError(ctx, err)
@@ -98,30 +173,22 @@ func (s *server) open(ctx context.Context, method, target string, body []byte) (
 	}
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure)) // what came of it is enough
+	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+		return nil, schemas.Errorf(schemas.UpstreamError, "%s: it answers from another address: set the url to that of %s", s.name, s.keys.redact(to))
+	}
 	return nil, s.failure(resp.StatusCode, resp.Header, text)
 }
 
-func (s *server) authorize(req *http.Request) {
-	key := s.key()
-	switch {
-	case key == "":
-	case s.quirk.header != "":
-		req.Header.Set(s.quirk.header, key)
-	default:
-		req.Header.Set("Authorization", "Bearer "+key)
-	}
-}
-
-// failure turns what a server said into an error that names the server and not
-// the key.
+// failure turns what a server said into an error that names the server and no
+// key.
 func (s *server) failure(status int, header http.Header, body []byte) *schemas.Error {
 	e := classify(status, header, body, time.Now())
-	if key := s.key(); key != "" {
-		e.Message = strings.ReplaceAll(e.Message, key, "[key]")
-	}
-	e.Message = s.name + ": " + e.Message
+	e.Message = s.name + ": " + s.keys.redact(e.Message)
 	return e
 }
+
+// Open implements Breaker.
+func (s *server) Open() error { return s.keys.open() }
 
 // transportError turns an error of the connection into ctx's cause or an *Error.
 func (s *server) transportError(ctx context.Context, err error) error {
@@ -167,6 +234,11 @@ func (s *server) fetch(ctx context.Context, method, target string, body []byte) 
 	if err != nil {
 		return nil, err
 	}
+	return s.readAll(ctx, resp)
+}
+
+// readAll reads an answer and closes it.
+func (s *server) readAll(ctx context.Context, resp *http.Response) ([]byte, error) {
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {

@@ -28,7 +28,30 @@ type props struct {
 	Defaults   struct {
 		Ctx int `json:"n_ctx"` // of one slot
 	} `json:"default_generation_settings"`
-	Pooling string `json:"pooling_type"`
+	Pooling    string `json:"pooling_type"`
+	Sleeping   bool   `json:"is_sleeping"`
+	Modalities *struct {
+		Vision bool `json:"vision"`
+	} `json:"modalities"`
+	Template struct {
+		Tools bool `json:"supports_tools"`
+	} `json:"chat_template_caps"`
+}
+
+// abilities are what the model can do beside text; nil: an old server, which does
+// not tell.
+func (p *props) abilities() []Ability {
+	if p.Modalities == nil {
+		return nil
+	}
+	can := []Ability{}
+	if p.Template.Tools {
+		can = append(can, Tools)
+	}
+	if p.Modalities.Vision {
+		can = append(can, Vision)
+	}
+	return can
 }
 
 // Models implements Provider. It also asks for the slots, and the context that
@@ -46,7 +69,7 @@ func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 		return models, nil // props may be switched off
 	}
 	for i := range models {
-		models[i].Slots = own.TotalSlots
+		models[i].Slots, models[i].Abilities = own.TotalSlots, own.abilities()
 		if own.Defaults.Ctx > 0 {
 			models[i].Context = own.Defaults.Ctx
 		}
@@ -55,6 +78,43 @@ func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 		}
 	}
 	return models, nil
+}
+
+// Pressure implements PressureReporter. Only /metrics, which is off by default,
+// tells how many requests wait; /slots would wake a server that sleeps.
+func (p *LlamaServer) Pressure(ctx context.Context, _ string) (Pressure, error) {
+	var own props
+	if err := p.call(ctx, http.MethodGet, p.root+"/props", nil, &own); err != nil {
+		return Pressure{}, err
+	}
+	if own.Sleeping {
+		return Pressure{Waiting: 0, Slots: own.TotalSlots, KVUsed: -1}, nil
+	}
+	found, err := p.slots(ctx, p.root+"/slots")
+	if err != nil {
+		return Pressure{}, err
+	}
+	if m, err := p.metrics(ctx, p.root+"/metrics"); err == nil {
+		found.Waiting = int(m.sum("llamacpp:requests_deferred", -1))
+	}
+	return found, nil
+}
+
+// slots reads how busy a llama-server is from its list of slots.
+func (s *server) slots(ctx context.Context, target string) (Pressure, error) {
+	var slots []struct {
+		Processing bool `json:"is_processing"`
+	}
+	if err := s.call(ctx, http.MethodGet, target, nil, &slots); err != nil {
+		return Pressure{}, err
+	}
+	found := Pressure{Waiting: -1, Slots: len(slots), KVUsed: -1}
+	for _, slot := range slots {
+		if slot.Processing {
+			found.Running++
+		}
+	}
+	return found, nil
 }
 
 // LlamaRouter is a llama-server that was started without a model and loads what
@@ -109,8 +169,16 @@ func (p *LlamaRouter) Load(ctx context.Context, model string) error {
 	})
 }
 
+// Pressure implements PressureReporter.
+func (p *LlamaRouter) Pressure(ctx context.Context, model string) (Pressure, error) {
+	return p.slots(ctx, p.root+"/slots?autoload=false&model="+url.QueryEscape(model))
+}
+
 // Unload implements Loader.
 func (p *LlamaRouter) Unload(ctx context.Context, model string) error {
+	if err := p.idle(ctx, p, model); err != nil {
+		return err
+	}
 	err := p.order(ctx, "unload", model)
 	if err != nil {
 		if says(err, "not running", "not loaded") {
@@ -182,79 +250,4 @@ func poll(ctx context.Context, ready func() (bool, error)) error {
 func says(err error, texts ...string) bool {
 	var e *schemas.Error
 	return errors.As(err, &e) && slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(e.Message, t) })
-}
-
-// LlamaSwap is a llama-swap: it starts a server for a model when it is asked for
-// and stops it when another needs the room.
-type LlamaSwap struct {
-	*OpenAI
-}
-
-// running is what llama-swap runs now.
-type running struct {
-	Running []struct {
-		Model string `json:"model"`
-		State string `json:"state"`
-		Cmd   string `json:"cmd"`
-	} `json:"running"`
-}
-
-// Models implements Provider. The list calls a model loaded that still starts,
-// so what is there is taken from /running.
-func (p *LlamaSwap) Models(ctx context.Context) ([]Model, error) {
-	models, err := p.OpenAI.Models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var now running
-	if err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now); err != nil {
-		return nil, err
-	}
-	for i := range models {
-		models[i].State = schemas.Installed
-		for _, r := range now.Running {
-			if r.Model != models[i].Name {
-				continue
-			}
-			started := loadStatus{Value: r.State, Args: strings.Fields(r.Cmd)}
-			models[i].State = started.state()
-			models[i].Slots = started.flag("-np", "--parallel")
-			if total := started.flag("-c", "--ctx-size"); total > 0 {
-				models[i].Context = total / max(1, models[i].Slots)
-			}
-		}
-	}
-	return models, nil
-}
-
-// Load implements Loader. llama-swap has no order for it: it starts a model that
-// is asked for its health, and answers once that is up.
-func (p *LlamaSwap) Load(ctx context.Context, model string) error {
-	return p.call(ctx, http.MethodGet, p.root+"/upstream/"+escapePath(model)+"/health", nil, nil)
-}
-
-// Unload implements Loader. llama-swap answers once the model's server stopped.
-func (p *LlamaSwap) Unload(ctx context.Context, model string) error {
-	if err := p.call(ctx, http.MethodPost, p.root+"/api/models/unload/"+escapePath(model), nil, nil); err != nil {
-		return err
-	}
-	return poll(ctx, func() (bool, error) {
-		var now running
-		err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now)
-		gone := true
-		for _, r := range now.Running {
-			gone = gone && r.Model != model
-		}
-		return gone, err
-	})
-}
-
-// escapePath escapes a model's name for a path. Slashes stay: llama-swap takes
-// names that have them as they are.
-func escapePath(model string) string {
-	parts := strings.Split(model, "/")
-	for i := range parts {
-		parts[i] = url.PathEscape(parts[i])
-	}
-	return strings.Join(parts, "/")
 }

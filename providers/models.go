@@ -19,6 +19,7 @@ type listed struct {
 	Status        *loadStatus `json:"status"`         // llama-server's router, llama-swap
 	Meta          *listedMeta `json:"meta"`           // llama-server
 	Architecture  struct {
+		Input  []string `json:"input_modalities"`
 		Output []string `json:"output_modalities"`
 	} `json:"architecture"`
 }
@@ -58,6 +59,9 @@ func (p *OpenAI) list(ctx context.Context) ([]listed, error) {
 // Models implements Provider.
 func (p *OpenAI) Models(ctx context.Context) ([]Model, error) {
 	list, err := p.list(ctx)
+	if p.quirk.unlisted && len(p.named) > 0 && (err == nil || schemas.AsError(err).Code == schemas.Unsupported) {
+		list, err = p.named, nil // it answers, and that is all that its list is good for
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +87,9 @@ func (l *listed) model() Model {
 	}
 	if slices.Contains(l.Architecture.Output, "embedding") || slices.Contains(l.Architecture.Output, "embeddings") {
 		m.Kinds = []schemas.Kind{schemas.Embedding}
+	}
+	if slices.Contains(l.Architecture.Input, "image") {
+		m.Abilities = append(m.Abilities, Vision)
 	}
 	if l.Meta != nil && l.Meta.Ctx > 0 {
 		m.Context = l.Meta.Ctx

@@ -112,7 +112,7 @@ func TestModelsRecorded(t *testing.T) {
 			providers.KindLlamaCpp,
 			[]string{"llama-server-b11669/props.json", "llama-server-b11669/models.json"},
 			nil,
-			providers.Model{Name: "stories260K", Kinds: text, State: schemas.Resident, Slots: 2, Context: 512},
+			providers.Model{Name: "stories260K", Kinds: text, State: schemas.Resident, Slots: 2, Context: 512, Abilities: []providers.Ability{}},
 		},
 		{
 			providers.KindLlamaRouter,
@@ -132,7 +132,7 @@ func TestModelsRecorded(t *testing.T) {
 			nil,
 			providers.Model{
 				Name: "stories-slow", Kinds: text, State: schemas.Resident, Context: 1024,
-				Digest: "69f4bfbd246101bd132578595d4d4c3d60b0bf9f007e44f9f14eeac4bd44be05", Need: schemas.Known(204769135),
+				Digest: "69f4bfbd246101bd132578595d4d4c3d60b0bf9f007e44f9f14eeac4bd44be05", Need: schemas.Known(204769135), Abilities: []providers.Ability{},
 			},
 		},
 	} {
@@ -242,7 +242,7 @@ func TestKeys(t *testing.T) {
 			http.Error(w, `{"error":{"message":"wrong key: secret"}}`, http.StatusUnauthorized)
 		}))
 		client, done := providers.ClientForTest()
-		p, err := providers.New(providers.Config{Kind: kind, URL: srv.URL, APIKey: func() string { return "secret" }, HTTP: client})
+		p, err := providers.New(providers.Config{Kind: kind, URL: srv.URL, Keys: []providers.Key{{Name: "K", Secret: func() string { return "secret" }}}, HTTP: client})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func TestSwapLoader(t *testing.T) {
 	if err := l.Unload(testContext(t), "a/b c"); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"GET /upstream/a/b%20c/health", "POST /api/models/unload/a/b%20c", "GET /running", "GET /running"}
+	want := []string{"GET /upstream/a/b%20c/health", "GET /running", "GET /upstream/a/b%20c/slots", "POST /api/models/unload/a/b%20c", "GET /running", "GET /running"}
 	if d := cmp.Diff(want, asked); d != "" {
 		t.Error(d)
 	}

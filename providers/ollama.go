@@ -24,7 +24,7 @@ import (
 // both.
 type Ollama struct {
 	server
-	shown sync.Map // digest → []schemas.Kind: what /api/show said, which never changes
+	shown sync.Map // digest → []ollama.Capability: what /api/show said, which never changes
 }
 
 // NewOllama returns the provider for an Ollama server.
@@ -43,6 +43,9 @@ func (p *Ollama) Models(ctx context.Context) ([]Model, error) {
 	}
 	if err := p.call(ctx, http.MethodGet, p.root+"/api/tags", nil, &tags); err != nil {
 		return nil, err
+	}
+	if tags.Models == nil {
+		return nil, schemas.Errorf(schemas.UpstreamError, "%s: the list of models is none", p.name)
 	}
 	now, err := p.running(ctx)
 	if err != nil {
@@ -77,10 +80,11 @@ func shortName(name string) string { return strings.TrimSuffix(name, ":latest") 
 
 func (p *Ollama) model(ctx context.Context, t *tagged, now map[string]api.ProcessModelResponse) (Model, error) {
 	m := Model{Name: shortName(t.Name), Digest: t.Digest, State: schemas.Installed}
-	var err error
-	if m.Kinds, err = p.kinds(ctx, t); err != nil {
+	can, err := p.capabilities(ctx, t)
+	if err != nil {
 		return Model{}, err
 	}
+	m.Kinds, m.Abilities = kindsOf(can, t.Name), abilitiesOf(can)
 	if t.RemoteHost != "" || t.RemoteModel != "" {
 		m.State = schemas.Remote
 		return m, nil
@@ -99,14 +103,15 @@ func (p *Ollama) model(ctx context.Context, t *tagged, now map[string]api.Proces
 	return m, nil
 }
 
-// kinds returns what a model can do: from the list, or shown once per digest.
-func (p *Ollama) kinds(ctx context.Context, t *tagged) ([]schemas.Kind, error) {
+// capabilities returns what a model can do: from the list, or shown once per
+// digest; nil: nobody tells.
+func (p *Ollama) capabilities(ctx context.Context, t *tagged) ([]ollama.Capability, error) {
 	if len(t.Capabilities) > 0 {
-		return kindsOf(t.Capabilities, t.Name), nil
+		return t.Capabilities, nil
 	}
 	if known, ok := p.shown.Load(t.Digest); ok {
-		if kinds, ok := known.([]schemas.Kind); ok {
-			return kinds, nil
+		if can, ok := known.([]ollama.Capability); ok {
+			return can, nil
 		}
 	}
 	var show api.ShowResponse
@@ -115,11 +120,26 @@ func (p *Ollama) kinds(ctx context.Context, t *tagged) ([]schemas.Kind, error) {
 		if ctx.Err() != nil || schemas.AsError(err).Code == schemas.Unreachable {
 			return nil, err
 		}
-		return kindsByName(t.Name), nil // one damaged model must not hide the others
+		return nil, nil // one damaged model must not hide the others
 	}
-	kinds := kindsOf(show.Capabilities, t.Name)
-	p.shown.Store(t.Digest, kinds)
-	return kinds, nil
+	p.shown.Store(t.Digest, show.Capabilities)
+	return show.Capabilities, nil
+}
+
+func abilitiesOf(capabilities []ollama.Capability) []Ability {
+	if len(capabilities) == 0 {
+		return nil
+	}
+	can := []Ability{}
+	for _, c := range []struct {
+		theirs ollama.Capability
+		ours   Ability
+	}{{ollama.CapabilityTools, Tools}, {ollama.CapabilityVision, Vision}, {ollama.CapabilityThinking, Reasoning}} {
+		if slices.Contains(capabilities, c.theirs) {
+			can = append(can, c.ours)
+		}
+	}
+	return can
 }
 
 func kindsOf(capabilities []ollama.Capability, name string) []schemas.Kind {
@@ -144,6 +164,9 @@ func (p *Ollama) Load(ctx context.Context, model string) error {
 
 // Unload implements Loader. The server lets running requests finish first.
 func (p *Ollama) Unload(ctx context.Context, model string) error {
+	if err := p.idle(ctx, nil, model); err != nil {
+		return err
+	}
 	if err := p.keep(ctx, model, "0"); err != nil {
 		return err
 	}
@@ -182,7 +205,7 @@ func (p *Ollama) Generate(ctx context.Context, req Request, emit func([]byte) er
 		return Answer{}, err
 	}
 	run := ollamaRun{kind: req.Kind, prompt: promptBytes(req.Body), created: time.Now().Unix()}
-	err = p.stream(ctx, p.root+path, body, req.Limits, func(r *bufio.Reader, chunk func()) error {
+	err = p.stream(ctx, req, p.root+path, body, func(r *bufio.Reader, chunk func()) error {
 		return p.relay(r, &run, chunk, emit)
 	})
 	if err != nil {
@@ -234,11 +257,9 @@ func (p *Ollama) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	runCtx, w := newWatch(ctx, p.name, req.Limits)
-	defer w.stop()
-	raw, err := p.fetch(runCtx, http.MethodPost, p.root+"/api/embed", body)
+	raw, err := p.once(ctx, req, p.root+"/api/embed", body)
 	if err != nil {
-		return Answer{}, verdict(ctx, runCtx, err)
+		return Answer{}, err
 	}
 	a, err := ollamaEmbeddings(raw, promptBytes(req.Body))
 	if err != nil {

@@ -31,6 +31,7 @@ type ollamaLine struct {
 	text     []byte // inside of a string
 	thinking []byte // inside of a string
 	calls    []byte
+	logprobs []byte // a list of what OpenAI lists, too
 	reason   []byte // with quotes
 	error    []byte
 	done     bool
@@ -63,6 +64,8 @@ func readLine(line []byte) (ollamaLine, error) {
 			l.done = string(v) == "true"
 		case "done_reason":
 			l.reason = v
+		case "logprobs":
+			l.logprobs = v
 		case "error":
 			if !isNull(v) {
 				l.error = v
@@ -129,6 +132,9 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 		}
 	} else if err := o.delta(&l, role); err != nil {
 		return nil, err
+	}
+	if len(l.logprobs) > 2 && l.logprobs[0] == '[' {
+		o.out = append(append(append(o.out, `,"logprobs":{"content":`...), l.logprobs...), '}')
 	}
 	o.out = append(o.out, `,"finish_reason":`...)
 	if l.done {

@@ -1,9 +1,7 @@
 package providers
 
 import (
-	"encoding/base64"
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -11,52 +9,31 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// A translation turns an OpenAI request into Ollama's. What Ollama has no notion
-// of passes through: it ignores what it does not know.
-type translation struct {
-	kind    schemas.Kind
-	out     map[string]json.RawMessage
-	options map[string]json.RawMessage
-	noTools bool // the model must not be offered any
-}
-
-// translators say what becomes of OpenAI's members. A member that is not here
-// passes through. null is nothing, for all of them.
-var translators = map[string]func(t *translation, name string, raw json.RawMessage) error{
+// ollamaWords say what becomes of OpenAI's members, and of Ollama's own, which a
+// caller may use who knows what it speaks to.
+var ollamaWords = map[string]translator{
 	"model": drop, "vramjet": drop, "stream": drop, "stream_options": drop,
-	"user": drop, "store": drop, "metadata": drop, "service_tier": drop, "parallel_tool_calls": drop, "prediction": drop,
+	"user": drop, "safety_identifier": drop, "metadata": drop, "prompt_cache_key": drop, "prediction": drop,
 
 	"temperature": option, "top_p": option, "top_k": option, "min_p": option, "seed": option, "stop": option,
 	"presence_penalty": option, "frequency_penalty": option,
 	"max_tokens": limit, "max_completion_tokens": limit,
-	"options": options, "response_format": format, "reasoning_effort": effort, "reasoning": reasoning,
-	"messages": messages, "prompt": prompt, "input": input, "tool_choice": toolChoice,
+	"response_format": format, "reasoning_effort": effort, "reasoning": reasoning, "logprobs": logprobs, "top_logprobs": logprobs,
+	"messages": messages, "prompt": prompt, "input": input, "tools": pass, "tool_choice": toolChoice, "suffix": pass, "dimensions": pass,
 
-	"n": only("1"), "best_of": only("1"), "logit_bias": only("{}"), "logprobs": only("false", "0"), "top_logprobs": only("0"), "echo": only("false"),
-	"audio": only(), "modalities": only(`["text"]`), "functions": only("[]"), "function_call": only(`"none"`, `"auto"`), "web_search_options": only(),
-	"encoding_format": only(`"float"`),
+	"n": only("1"), "best_of": only("1"), "logit_bias": only("{}"), "echo": only("false"), "store": only("false"),
+	"parallel_tool_calls": only("true"), "service_tier": only(`"auto"`, `"default"`), "modalities": only(`["text"]`),
+	"functions": only("[]"), "function_call": only(`"none"`, `"auto"`), "encoding_format": only(`"float"`),
+
+	"options": options, "keep_alive": pass, "think": pass, "format": pass, "truncate": pass, "shift": pass,
+	"raw": pass, "system": pass, "template": pass, "context": pass, "images": pass,
 }
 
 // toOllama returns the body of the request in Ollama's dialect.
 func toOllama(req Request) ([]byte, error) {
-	found, ok := members(req.Body)
-	if !ok {
-		return nil, schemas.Errorf(schemas.InvalidRequest, "the body is not a JSON object")
-	}
-	t := translation{kind: req.Kind, out: map[string]json.RawMessage{}, options: map[string]json.RawMessage{}}
-	for _, m := range found {
-		if isNull(m.value) {
-			continue
-		}
-		name := string(m.key)
-		translate, known := translators[name]
-		if !known {
-			t.out[name] = m.value
-			continue
-		}
-		if err := translate(&t, name, m.value); err != nil {
-			return nil, err
-		}
+	t, err := translate("Ollama", req, ollamaWords)
+	if err != nil {
+		return nil, err
 	}
 	if err := t.check(); err != nil {
 		return nil, err
@@ -68,49 +45,29 @@ func toOllama(req Request) ([]byte, error) {
 	if req.Kind != schemas.Embedding {
 		t.out["stream"] = json.RawMessage("true")
 	}
+	if t.out["truncate"] == nil { // Ollama would cut off what is too long, and say nothing
+		t.out["truncate"] = json.RawMessage("false")
+	}
 	if len(t.options) > 0 {
 		t.out["options"] = marshal(t.options)
 	}
 	return marshal(t.out), nil
 }
 
-// marshal encodes what cannot fail to be: maps of JSON, strings and the like.
-func marshal(v any) json.RawMessage {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return json.RawMessage("null")
-	}
-	return b
-}
-
 // check finds what Ollama would take for something else: a request without a
 // prompt is an order to load.
 func (t *translation) check() error {
 	switch {
-	case t.kind == schemas.Chat && t.out["messages"] == nil:
+	case t.req.Kind == schemas.Chat && t.out["messages"] == nil:
 		return wrong("messages", "must hold at least one message")
-	case t.kind == schemas.Completion && t.out["prompt"] == nil:
+	case t.req.Kind == schemas.Completion && t.out["prompt"] == nil:
 		return wrong("prompt", "must not be empty")
-	case t.kind == schemas.Embedding && t.out["input"] == nil:
+	case t.req.Kind == schemas.Embedding && t.out["input"] == nil:
 		return wrong("input", "must not be empty")
 	default:
 		return nil
 	}
 }
-
-func wrong(name, what string) error {
-	e := schemas.Errorf(schemas.InvalidRequest, "%q %s", name, what)
-	e.Param = name
-	return e
-}
-
-func unsupported(name, what string) error {
-	e := schemas.Errorf(schemas.Unsupported, "%q is something that Ollama cannot do%s", name, what)
-	e.Param = name
-	return e
-}
-
-func drop(*translation, string, json.RawMessage) error { return nil }
 
 // option makes a member an option, unless the caller set the option itself.
 func option(t *translation, name string, raw json.RawMessage) error {
@@ -164,7 +121,7 @@ func format(t *translation, name string, raw json.RawMessage) error {
 	case f.Type == "json_object":
 		t.out["format"] = json.RawMessage(`"json"`)
 	case f.Type != "text":
-		return unsupported(name, "")
+		return t.unsupported(name, "")
 	}
 	return nil
 }
@@ -197,13 +154,16 @@ func reasoning(t *translation, name string, raw json.RawMessage) error {
 	return effort(t, name+".effort", r.Effort)
 }
 
-// only lets nothing pass but values that ask for nothing.
-func only(harmless ...string) func(*translation, string, json.RawMessage) error {
-	return func(_ *translation, name string, raw json.RawMessage) error {
-		if slices.Contains(harmless, string(raw)) {
-			return nil
-		}
-		return unsupported(name, "")
+// logprobs are asked for as in a chat of OpenAI's. For a completion OpenAI writes
+// them another way, which Ollama's answer does not hold.
+func logprobs(t *translation, name string, raw json.RawMessage) error {
+	switch {
+	case string(raw) == "false" || string(raw) == "0":
+		return nil
+	case t.req.Kind != schemas.Chat:
+		return t.unsupported(name, " in a completion")
+	default:
+		return pass(t, name, raw)
 	}
 }
 
@@ -215,7 +175,7 @@ func toolChoice(t *translation, name string, raw json.RawMessage) error {
 		t.noTools = true
 		return nil
 	default:
-		return unsupported(name, `: it takes "auto" and "none"`)
+		return t.unsupported(name, `: it takes "auto" and "none"`)
 	}
 }
 
@@ -223,9 +183,9 @@ func prompt(t *translation, name string, raw json.RawMessage) error {
 	texts, ok := stringOrStrings(raw)
 	switch {
 	case !ok:
-		return unsupported(name, " as anything but text")
+		return t.unsupported(name, " as anything but text")
 	case len(texts) > 1:
-		return unsupported(name, " as a list of more than one")
+		return t.unsupported(name, " as a list of more than one")
 	case len(texts) == 1 && texts[0] != "":
 		t.out["prompt"] = quote(texts[0])
 	}
@@ -235,36 +195,12 @@ func prompt(t *translation, name string, raw json.RawMessage) error {
 func input(t *translation, name string, raw json.RawMessage) error {
 	texts, ok := stringOrStrings(raw)
 	if !ok {
-		return unsupported(name, " as anything but text")
+		return t.unsupported(name, " as anything but text")
 	}
 	if len(texts) > 0 {
 		t.out["input"] = raw
 	}
 	return nil
-}
-
-func stringOrStrings(raw json.RawMessage) ([]string, bool) {
-	var one string
-	if json.Unmarshal(raw, &one) == nil {
-		return []string{one}, true
-	}
-	var many []string
-	return many, json.Unmarshal(raw, &many) == nil
-}
-
-// An openAIMessage is a message of an OpenAI chat.
-type openAIMessage struct {
-	Role      string          `json:"role"`
-	Content   json.RawMessage `json:"content"`
-	Reasoning string          `json:"reasoning_content"`
-	ToolCalls []struct {
-		ID       string `json:"id"`
-		Function struct {
-			Name      string `json:"name"`
-			Arguments string `json:"arguments"`
-		} `json:"function"`
-	} `json:"tool_calls"`
-	ToolCallID string `json:"tool_call_id"`
 }
 
 func messages(t *translation, name string, raw json.RawMessage) error {
@@ -275,7 +211,7 @@ func messages(t *translation, name string, raw json.RawMessage) error {
 	tools := map[string]string{} // id of a call → name of its tool
 	list := make([]api.Message, 0, len(given))
 	for i := range given {
-		m, err := given[i].toOllama(tools)
+		m, err := given[i].toOllama(t, tools)
 		if err != nil {
 			return err
 		}
@@ -287,7 +223,7 @@ func messages(t *translation, name string, raw json.RawMessage) error {
 	return nil
 }
 
-func (m *openAIMessage) toOllama(tools map[string]string) (api.Message, error) {
+func (m *openAIMessage) toOllama(t *translation, tools map[string]string) (api.Message, error) {
 	out := api.Message{Role: m.Role, Thinking: m.Reasoning, ToolCallID: m.ToolCallID, ToolName: tools[m.ToolCallID]}
 	if m.Role == "developer" {
 		out.Role = "system" // what OpenAI called it before
@@ -304,52 +240,17 @@ func (m *openAIMessage) toOllama(tools map[string]string) (api.Message, error) {
 			ID: c.ID, Function: api.ToolCallFunction{Index: i, Name: c.Function.Name, Arguments: args},
 		})
 	}
-	return out, m.content(&out)
-}
-
-// content reads a message's content: text, or parts of text and images.
-func (m *openAIMessage) content(out *api.Message) error {
-	if len(m.Content) == 0 || json.Unmarshal(m.Content, &out.Content) == nil {
-		return nil
-	}
-	var parts []struct {
-		Type  string `json:"type"`
-		Text  string `json:"text"`
-		Image struct {
-			URL string `json:"url"`
-		} `json:"image_url"`
-	}
-	if json.Unmarshal(m.Content, &parts) != nil {
-		return wrong("messages", "have a content that is neither text nor a list of parts")
-	}
-	var text strings.Builder
+	parts, err := m.parts(t)
 	for _, p := range parts {
-		switch p.Type {
-		case "text":
-			text.WriteString(p.Text)
-		case "image_url":
-			image, err := dataURL(p.Image.URL)
-			if err != nil {
-				return err
-			}
-			out.Images = append(out.Images, image)
-		default:
-			return unsupported("messages", ": a part of the type "+p.Type)
+		out.Content += p.text
+		if p.url == "" {
+			continue
 		}
+		_, image, err := t.dataURL(p.url)
+		if err != nil {
+			return out, err
+		}
+		out.Images = append(out.Images, image)
 	}
-	out.Content = text.String()
-	return nil
-}
-
-// dataURL returns the bytes of an image that is part of its URL.
-func dataURL(url string) (api.ImageData, error) {
-	head, data, ok := strings.Cut(url, ",")
-	if !ok || !strings.HasPrefix(head, "data:") || !strings.HasSuffix(head, ";base64") {
-		return nil, unsupported("messages", ": an image that is not a data URL with base64")
-	}
-	image, err := base64.StdEncoding.DecodeString(data)
-	if err != nil {
-		return nil, wrong("messages", "have an image that is not base64")
-	}
-	return image, nil
+	return out, err
 }

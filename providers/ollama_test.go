@@ -19,8 +19,8 @@ func TestToOllama(t *testing.T) {
 			`{"messages":[{"role":"user","content":"hi"}],"options":{"temperature":0.5,"num_predict":7,"stop":["x"],"seed":1}}`,
 		},
 		{
-			schemas.Chat, `{"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAEC"}}]}],"keep_alive":"1h","x":[1]}`,
-			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}],"keep_alive":"1h","x":[1]}`,
+			schemas.Chat, `{"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAEC"}}]}],"keep_alive":"1h"}`,
+			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}],"keep_alive":"1h"}`,
 		},
 		{
 			schemas.Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","function":{"name":"f","arguments":"{\"b\":1,\"a\":2}"}}]},{"role":"tool","tool_call_id":"c","content":"3"}],"tools":[1],"tool_choice":"auto"}`,
@@ -49,7 +49,7 @@ func TestToOllama(t *testing.T) {
 		if err := json.Unmarshal([]byte(c.want), &w); err != nil {
 			t.Fatal(err)
 		}
-		w["model"] = "m"
+		w["model"], w["truncate"] = "m", false
 		if c.kind != schemas.Embedding {
 			w["stream"] = true
 		}
@@ -71,7 +71,9 @@ func TestOllamaRefuses(t *testing.T) {
 		{schemas.Chat, `{` + messages + `,"max_completion_tokens":"x"}`, schemas.InvalidRequest, "max_completion_tokens"},
 		{schemas.Chat, `{` + messages + `,"options":{"num_predict":0}}`, schemas.InvalidRequest, "options.num_predict"},
 		{schemas.Chat, `{` + messages + `,"n":2}`, schemas.Unsupported, "n"},
-		{schemas.Chat, `{` + messages + `,"logprobs":true}`, schemas.Unsupported, "logprobs"},
+		{schemas.Chat, `{` + messages + `,"x":[1]}`, schemas.Unsupported, "x"},
+		{schemas.Chat, `{` + messages + `,"parallel_tool_calls":false}`, schemas.Unsupported, "parallel_tool_calls"},
+		{schemas.Completion, `{"prompt":"a","logprobs":3}`, schemas.Unsupported, "logprobs"},
 		{schemas.Chat, `{` + messages + `,"logit_bias":{"1":2}}`, schemas.Unsupported, "logit_bias"},
 		{schemas.Chat, `{` + messages + `,"audio":{}}`, schemas.Unsupported, "audio"},
 		{schemas.Chat, `{` + messages + `,"tool_choice":"required"}`, schemas.Unsupported, "tool_choice"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -13,11 +14,18 @@ import (
 // OpenAI is a server that speaks OpenAI's API. It cannot be told to load.
 type OpenAI struct {
 	server
+	named []listed // what the configuration says that it serves
 }
 
 // NewOpenAI returns the provider for a server that speaks OpenAI's API.
 func NewOpenAI(cfg Config) *OpenAI {
-	return &OpenAI{newServer(cfg)}
+	p := &OpenAI{server: newServer(cfg)}
+	for _, name := range cfg.Models {
+		if !strings.ContainsAny(name, "*?[") {
+			p.named = append(p.named, listed{ID: name})
+		}
+	}
+	return p
 }
 
 // Generate implements Provider. The server is always asked to stream: an answer
@@ -36,7 +44,7 @@ func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) er
 		return Answer{}, err
 	}
 	var a answer
-	err = p.stream(ctx, p.v1+path, body, req.Limits, func(r *bufio.Reader, chunk func()) error {
+	err = p.stream(ctx, req, p.at(req.Model, path), body, func(r *bufio.Reader, chunk func()) error {
 		return p.relay(r, &a, chunk, emit)
 	})
 	if err != nil {
@@ -70,9 +78,11 @@ func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byt
 			return err
 		case failure != nil || a.failed():
 			return p.failure(http.StatusOK, nil, data)
+		case a.repeats:
+			continue
 		}
 		chunk()
-		if err := emit(data); err != nil {
+		if err := emit(a.rewrite(data)); err != nil {
 			return &emitError{err}
 		}
 	}
@@ -84,11 +94,9 @@ func (p *OpenAI) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	runCtx, w := newWatch(ctx, p.name, req.Limits)
-	defer w.stop()
-	raw, err := p.fetch(runCtx, http.MethodPost, p.v1+"/embeddings", body)
+	raw, err := p.once(ctx, req, p.at(req.Model, "/embeddings"), body)
 	if err != nil {
-		return Answer{}, verdict(ctx, runCtx, err)
+		return Answer{}, err
 	}
 	return p.readEmbeddings(raw, promptBytes(req.Body))
 }

@@ -46,9 +46,35 @@ type Loader interface {
 	Load(ctx context.Context, model string) error
 
 	// Unload returns once the server no longer holds model. It's no error if it
-	// did not. A server may cut short what the model is running: the caller sees
-	// to it that it runs nothing.
+	// did not. While the provider runs requests for the model, or the server tells
+	// that it does, Unload is refused with the code schemas.Overloaded: a server
+	// may cut short what the model is running.
 	Unload(ctx context.Context, model string) error
+}
+
+// A PressureReporter is a Provider whose server tells how busy it is, with
+// everybody's requests and not only ours.
+type PressureReporter interface {
+	// Pressure asks how busy a model is that is resident. It never makes the
+	// server load anything. It returns schemas.Unsupported where the server could
+	// tell, but was not started so that it does.
+	Pressure(ctx context.Context, model string) (Pressure, error)
+}
+
+// A Pressure is how busy a model is.
+type Pressure struct {
+	Running int     // requests that generate now; -1: the server doesn't tell
+	Waiting int     // requests in the server's own queue; -1: the server doesn't tell
+	Slots   int     // requests that it runs at once; 0: the server doesn't tell
+	KVUsed  float64 // share of the key-value cache in use, 0 to 1; -1: the server doesn't tell
+}
+
+// A Breaker is a Provider that leaves a server alone for a while which keeps
+// failing, or which turned down all of its keys.
+type Breaker interface {
+	// Open returns why no request would be sent now, as an *Error with
+	// RetryAfter; nil: one would be.
+	Open() error
 }
 
 // A DeviceReporter is a Provider that knows the devices it loads models on: a
@@ -67,7 +93,21 @@ type Model struct {
 	Slots   int            // jobs it runs at once; 0: the server doesn't tell
 	Context int            // longest context in tokens; 0: the server doesn't tell
 	Digest  string
+
+	// Abilities are what the model can do beside text; nil: the server doesn't
+	// tell, empty: nothing of these.
+	Abilities []Ability
 }
+
+// An Ability is something that not every model can do.
+type Ability string
+
+// The abilities.
+const (
+	Tools     Ability = "tools"     // calls the tools that a request offers
+	Vision    Ability = "vision"    // takes images
+	Reasoning Ability = "reasoning" // thinks before it answers
+)
 
 // A Request is one inference request.
 type Request struct {
@@ -81,6 +121,9 @@ type Request struct {
 
 // Limits are how long a server may take. 0 means no limit.
 type Limits struct {
+	// Queue is from the request to the headers of the answer. Some servers send
+	// them when they begin with a request, some only with the first token.
+	Queue time.Duration
 	// FirstToken is from the request to the first chunk. It includes the time in
 	// the server's own queue, in which most servers show no sign of life.
 	FirstToken time.Duration

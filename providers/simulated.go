@@ -23,7 +23,24 @@ type simState struct {
 func (p *Sim) state(ctx context.Context) (simState, error) {
 	var s simState
 	err := p.call(ctx, http.MethodGet, p.root+"/sim/state", nil, &s)
+	if err == nil && s.Models == nil {
+		err = schemas.Errorf(schemas.UpstreamError, "%s: the server is not a simulated one", p.name)
+	}
 	return s, err
+}
+
+// Pressure implements PressureReporter.
+func (p *Sim) Pressure(ctx context.Context, model string) (Pressure, error) {
+	s, err := p.state(ctx)
+	if err != nil {
+		return Pressure{}, err
+	}
+	for _, m := range s.Models {
+		if m.Name == model {
+			return Pressure{Running: m.Busy, Waiting: -1, Slots: m.Slots, KVUsed: -1}, nil
+		}
+	}
+	return Pressure{}, schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q", p.name, model)
 }
 
 // Models implements Provider.

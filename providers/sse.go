@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"unicode/utf8"
 )
 
 // maxEvent is the longest event or line that is taken from a server, in bytes.
@@ -20,8 +21,9 @@ type lineReader struct {
 	long []byte // holds lines that the buffer is too small for
 }
 
-// line returns the next line without its end, LF or CRLF. It is valid until the
-// next call. The last line needs no end; after it comes io.EOF.
+// line returns the next line without its end, LF or CRLF, with U+FFFD in place of
+// what is not UTF-8. It is valid until the next call. The last line needs no end;
+// after it comes io.EOF.
 func (l *lineReader) line() ([]byte, error) {
 	b, err := l.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -39,7 +41,15 @@ func (l *lineReader) line() ([]byte, error) {
 	if err != nil && (!errors.Is(err, io.EOF) || len(b) == 0) {
 		return nil, err
 	}
-	return trimEnd(b), nil
+	return validUTF8(trimEnd(b)), nil
+}
+
+// validUTF8 keeps the promise that a chunk is JSON.
+func validUTF8(line []byte) []byte {
+	if utf8.Valid(line) {
+		return line
+	}
+	return bytes.ToValidUTF8(line, []byte("\uFFFD"))
 }
 
 func trimEnd(line []byte) []byte {

@@ -25,7 +25,8 @@ func (e *emitError) Error() string { return e.err.Error() }
 // goroutine of the run.
 type watch struct {
 	cancel  context.CancelCauseFunc
-	timer   *time.Timer
+	queue   *time.Timer // until the headers come; nil: no limit
+	timer   *time.Timer // until the first chunk, then until the next; nil: no limit
 	name    string
 	between time.Duration
 	begun   bool
@@ -36,15 +37,25 @@ type watch struct {
 func newWatch(ctx context.Context, name string, lim Limits) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{cancel: cancel, name: name, between: lim.BetweenChunks}
+	if lim.Queue > 0 {
+		w.queue = w.limit(lim.Queue, schemas.Errorf(schemas.Overloaded, "%s: no sign of an answer within the limit of %s (queue)", name, lim.Queue))
+	}
 	if lim.FirstToken > 0 {
-		w.limit(lim.FirstToken, schemas.Errorf(schemas.Overloaded, "%s: no first token within the limit of %s (first_token)", name, lim.FirstToken))
+		w.timer = w.limit(lim.FirstToken, schemas.Errorf(schemas.Overloaded, "%s: no first token within the limit of %s (first_token)", name, lim.FirstToken))
 	}
 	return ctx, w
 }
 
-func (w *watch) limit(d time.Duration, cause error) {
+func (w *watch) limit(d time.Duration, cause error) *time.Timer {
 	cancel := w.cancel
-	w.timer = time.AfterFunc(d, func() { cancel(cause) })
+	return time.AfterFunc(d, func() { cancel(cause) })
+}
+
+// headers says that the server began to answer.
+func (w *watch) headers() {
+	if w.queue != nil {
+		w.queue.Stop()
+	}
 }
 
 // chunk says that a chunk has come.
@@ -57,7 +68,7 @@ func (w *watch) chunk() {
 			w.timer = nil
 		}
 		if w.between > 0 {
-			w.limit(w.between, schemas.Errorf(schemas.StreamBroken, "%s: no further chunk within the limit of %s (between_chunks)", w.name, w.between))
+			w.timer = w.limit(w.between, schemas.Errorf(schemas.StreamBroken, "%s: no further chunk within the limit of %s (between_chunks)", w.name, w.between))
 		}
 	case w.timer != nil:
 		w.timer.Reset(w.between)
@@ -65,23 +76,26 @@ func (w *watch) chunk() {
 }
 
 func (w *watch) stop() {
+	w.headers()
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 	w.cancel(nil)
 }
 
-// stream sends body to target and has read take the answer. read calls chunk for
-// each chunk and returns nil once the final marker came; io.EOF before that is
-// its error. Errors come out as Generate promises them.
-func (s *server) stream(ctx context.Context, target string, body []byte, lim Limits, read func(r *bufio.Reader, chunk func()) error) error {
-	runCtx, w := newWatch(ctx, s.name, lim)
+// stream sends the body of a request to target and has read take the answer. read
+// calls chunk for each chunk and returns nil once the final marker came; io.EOF
+// before that is its error. Errors come out as Generate promises them.
+func (s *server) stream(ctx context.Context, req Request, target string, body []byte, read func(r *bufio.Reader, chunk func()) error) error {
+	defer s.flights.enter(req.Model)()
+	runCtx, w := newWatch(ctx, s.name, req.Limits)
 	defer w.stop()
-	resp, err := s.open(runCtx, http.MethodPost, target, body)
+	resp, use, err := s.ask(runCtx, target, body)
 	if err != nil {
 		return verdict(ctx, runCtx, err)
 	}
 	defer resp.Body.Close()
+	w.headers()
 	r, ok := s.readers.Get().(*bufio.Reader)
 	if !ok {
 		r = bufio.NewReaderSize(nil, readerSize)
@@ -92,10 +106,31 @@ func (s *server) stream(ctx context.Context, target string, body []byte, lim Lim
 		s.readers.Put(r)
 	}()
 	if err := read(r, w.chunk); err != nil {
-		return s.broken(ctx, runCtx, err)
+		err = s.broken(ctx, runCtx, err)
+		use.done(err)
+		return err
 	}
+	use.done(nil)
 	w.drain(r)
 	return nil
+}
+
+// once sends the body of a request to target and returns the whole answer.
+func (s *server) once(ctx context.Context, req Request, target string, body []byte) ([]byte, error) {
+	defer s.flights.enter(req.Model)()
+	runCtx, w := newWatch(ctx, s.name, req.Limits)
+	defer w.stop()
+	resp, use, err := s.ask(runCtx, target, body)
+	if err != nil {
+		return nil, verdict(ctx, runCtx, err)
+	}
+	w.headers()
+	raw, err := s.readAll(runCtx, resp)
+	if err != nil {
+		err = verdict(ctx, runCtx, err)
+	}
+	use.done(err)
+	return raw, err
 }
 
 // drain reads what follows the final marker, so that the connection can serve the

@@ -37,14 +37,24 @@ type response struct {
 	End     string
 }
 
-func tracesDir(tb testing.TB) string {
-	tb.Helper()
+// tracesDir is where the recorded traces are; "" where there are none.
+func tracesDir() string {
 	dir := os.Getenv("VRAMJET_SHARED")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "shared")
 	}
 	dir = filepath.Join(dir, "traces")
 	if _, err := os.Stat(dir); err != nil {
+		return ""
+	}
+	return dir
+}
+
+// needTraces returns the directory of the recorded traces, or skips the test.
+func needTraces(tb testing.TB) string {
+	tb.Helper()
+	dir := tracesDir()
+	if dir == "" {
 		tb.Skip("no recorded traces here: set VRAMJET_SHARED to the folder that holds them")
 	}
 	return dir
@@ -52,7 +62,7 @@ func tracesDir(tb testing.TB) string {
 
 func readTrace(tb testing.TB, name string) trace {
 	tb.Helper()
-	raw, err := os.ReadFile(filepath.Join(tracesDir(tb), name))
+	raw, err := os.ReadFile(filepath.Join(needTraces(tb), name))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -66,7 +76,7 @@ func readTrace(tb testing.TB, name string) trace {
 // allTraces returns the traces by folder/case.
 func allTraces(tb testing.TB) map[string]trace {
 	tb.Helper()
-	files, err := filepath.Glob(filepath.Join(tracesDir(tb), "*", "*.json"))
+	files, err := filepath.Glob(filepath.Join(needTraces(tb), "*", "*.json"))
 	if err != nil || len(files) < 50 {
 		tb.Fatalf("%d traces, %v", len(files), err)
 	}

@@ -144,13 +144,13 @@ func freeName(kind string, taken map[string]bool) string {
 
 // backend makes what the worker needs of what the configuration says.
 func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
-	p, err := providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, APIKey: f.key(b.KeysEnv)})
+	p, err := providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect})
 	if err != nil {
 		return worker.Backend{}, err
 	}
 	wb := worker.Backend{
 		Name: b.Name, Kind: b.Kind, Provider: p, Slots: b.Slots, Models: b.Models, Prefix: b.Prefix, Run: b.Timeouts.Run,
-		Limits: providers.Limits{FirstToken: b.Timeouts.FirstToken, BetweenChunks: b.Timeouts.BetweenChunks},
+		Limits: providers.Limits{Queue: b.Timeouts.Queue, FirstToken: b.Timeouts.FirstToken, BetweenChunks: b.Timeouts.BetweenChunks},
 	}
 	if wb.Limits.FirstToken == 0 {
 		wb.Limits.FirstToken = 5 * time.Minute
@@ -167,20 +167,17 @@ func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
 	return wb, nil
 }
 
-// key reads the first of the named environment variables that is set, each time
-// it is asked: the key itself is kept nowhere.
-func (f *backendFinder) key(names []string) func() string {
-	if len(names) == 0 {
-		return nil
-	}
-	return func() string {
-		for _, name := range names {
-			if key := f.getenv(name); key != "" {
-				return key
-			}
+// keys are the keys in the named environment variables, which are read each time
+// that a key is needed: a key itself is kept nowhere. Variables that are not set
+// count for nothing, unless none is.
+func (f *backendFinder) keys(names []string) []providers.Key {
+	var keys []providers.Key
+	for _, name := range names {
+		if f.getenv(name) != "" || len(names) == 1 {
+			keys = append(keys, providers.Key{Name: name, Secret: func() string { return f.getenv(name) }})
 		}
-		return ""
 	}
+	return keys
 }
 
 // simServer runs the simulated model server until ctx ends, and returns its URL.

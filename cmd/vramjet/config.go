@@ -57,6 +57,8 @@ type Backend struct {
 
 // Timeouts bound what a backend may take for a job.
 type Timeouts struct {
+	Connect       time.Duration `koanf:"connect"`        // 0: 2s
+	Queue         time.Duration `koanf:"queue"`          // until the headers of the answer; 0: none but first_token
 	FirstToken    time.Duration `koanf:"first_token"`    // 0: 5m
 	BetweenChunks time.Duration `koanf:"between_chunks"` // 0: 1m
 	Run           time.Duration `koanf:"run"`            // longest run of one attempt; 0: 10m
