@@ -1,10 +1,7 @@
 package providers
 
 import (
-	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,103 +9,6 @@ import (
 
 	"github.com/vramjet/vramjet/schemas"
 )
-
-// recorded says what each error of the recorded servers is: by its status and a
-// piece of its body, the first that fits.
-var recorded = []struct {
-	status int
-	piece  string
-	want   schemas.Code
-}{
-	{401, "Invalid API Key", schemas.Auth},
-	{500, "is too large to process", schemas.ContextOverflow},
-	{501, "", schemas.Unsupported},
-	{400, "exceeds the available context size", schemas.ContextOverflow},
-	{400, "the input length exceeds the context length", schemas.ContextOverflow},
-	{404, "File Not Found", schemas.Unsupported},
-	{404, "404 page not found", schemas.Unsupported},
-	{405, "", schemas.Unsupported},
-	{500, "image input is not supported", schemas.Unsupported},
-	{400, "does not support", schemas.Unsupported},
-	{503, "Loading model", schemas.ModelLoading},
-	{503, "no slot available", schemas.Overloaded},
-	{503, "server busy", schemas.Overloaded},
-	{400, "model is not loaded", schemas.ModelLoading},
-	{400, "model 'nope' not found", schemas.ModelNotFound},
-	{400, "model is not found", schemas.ModelNotFound},
-	{429, "Too many requests", schemas.RateLimited},
-	{404, "no model id could be identified", schemas.InvalidRequest},
-	{404, "no router for requested model", schemas.ModelNotFound},
-	{404, "not found", schemas.ModelNotFound},
-	{403, "", schemas.Permission},
-	{500, "requires more system memory", schemas.OutOfMemory},
-	{500, "must be of type", schemas.InvalidRequest},
-	{500, "", schemas.UpstreamError},
-	{502, "", schemas.UpstreamError},
-	{400, "", schemas.InvalidRequest},
-}
-
-func TestClassifyRecorded(t *testing.T) {
-	dir := os.Getenv("VRAMJET_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared")
-	}
-	files, err := filepath.Glob(filepath.Join(dir, "traces", "*", "*.json"))
-	if err != nil || len(files) == 0 {
-		t.Skip("no recorded traces here: set VRAMJET_SHARED to the folder that holds them")
-	}
-	used := make([]int, len(recorded))
-	for _, f := range files {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var tr struct {
-			Exchanges []struct {
-				ID       string
-				Response *struct {
-					Status  int
-					Headers [][2]string
-					Chunks  []struct{ Data string }
-				}
-			}
-		}
-		if err := json.Unmarshal(raw, &tr); err != nil {
-			t.Fatal(err)
-		}
-		for _, x := range tr.Exchanges {
-			if x.Response == nil || x.Response.Status < 400 {
-				continue
-			}
-			body, h := "", http.Header{}
-			for _, c := range x.Response.Chunks {
-				body += c.Data
-			}
-			for _, kv := range x.Response.Headers {
-				h.Add(kv[0], kv[1])
-			}
-			e := classify(x.Response.Status, h, []byte(body), time.Now())
-			for i, r := range recorded {
-				if r.status != x.Response.Status || !strings.Contains(body, r.piece) {
-					continue
-				}
-				used[i]++
-				if e.Code != r.want {
-					t.Errorf("%s %s: %d %s is %s, want %s", f, x.ID, r.status, body, e.Code, r.want)
-				}
-				break
-			}
-			if (e.Code == schemas.RateLimited) != (e.RetryAfter == time.Second) {
-				t.Errorf("%s %s: retry after %s", f, x.ID, e.RetryAfter)
-			}
-		}
-	}
-	for i, n := range used {
-		if n == 0 {
-			t.Errorf("nothing recorded is like %+v", recorded[i])
-		}
-	}
-}
 
 func TestClassify(t *testing.T) {
 	for _, c := range []struct {

@@ -308,7 +308,7 @@ func TestSwapLoader(t *testing.T) {
 	if err := l.Unload(testContext(t), "a/b c"); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"GET /upstream/a/b%20c/health", "GET /running", "GET /upstream/a/b%20c/slots", "POST /api/models/unload/a/b%20c", "GET /running", "GET /running"}
+	want := []string{"GET /upstream/a/b%20c/health", "GET /running", "GET /upstream/a/b%20c/slots", "POST /api/models/unload/a/b%20c", "GET /running"}
 	if d := cmp.Diff(want, asked); d != "" {
 		t.Error(d)
 	}

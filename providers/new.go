@@ -62,6 +62,7 @@ type Config struct {
 // OpenAI's API.
 type quirk struct {
 	hosted      bool              // its models need no memory of ours
+	batches     bool              // it runs as many requests together as arrive
 	url         string            // where it is, if nobody says
 	header      string            // the header its key goes into, where it isn't Authorization
 	headers     map[string]string // sent with every request, by their canonical names
@@ -75,12 +76,12 @@ var quirks = map[string]quirk{
 	KindLlamaCpp:    {},
 	KindLlamaRouter: {},
 	KindLlamaSwap:   {},
-	KindVLLM:        {},
+	KindVLLM:        {batches: true},
 	KindSim:         {},
-	KindTGI:         {},
+	KindTGI:         {batches: true},
 	KindLocalAI:     {},
 	KindLMStudio:    {},
-	KindSGLang:      {},
+	KindSGLang:      {batches: true},
 	KindRPC:         {},
 	KindOpenAI:      {hosted: true, url: "https://api.openai.com/v1"},
 	KindOpenRouter:  {hosted: true, url: "https://openrouter.ai/api/v1"},
@@ -105,6 +106,10 @@ func Kinds() []string {
 // Hosted reports whether servers of that kind have memory of their own, so that
 // none of ours is needed.
 func Hosted(kind string) bool { return quirks[kind].hosted }
+
+// Batches reports whether servers of that kind run as many requests together as
+// arrive, up to some hundreds.
+func Batches(kind string) bool { return quirks[kind].batches }
 
 // New returns the provider for a server. It makes no request: what is wrong with
 // the server shows in the first call, what is wrong with cfg is an error here.

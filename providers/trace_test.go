@@ -1,16 +1,23 @@
 package providers_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/providertest"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -33,8 +40,11 @@ type response struct {
 	Status  int
 	Headers [][2]string
 	Framing string
-	Chunks  []struct{ Data, B64 string }
-	End     string
+	Chunks  []struct {
+		T         float64 `json:"t_ms"` // from the end of the request
+		Data, B64 string
+	}
+	End string
 }
 
 // tracesDir is where the recorded traces are; "" where there are none.
@@ -168,15 +178,64 @@ func (x *exchange) replay(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	w.WriteHeader(x.Response.Status)
-	for _, c := range x.Response.Chunks {
-		_, _ = w.Write([]byte(c.Data))
+	_, _ = io.WriteString(w, x.Response.text())
+}
+
+// RoundTrip implements http.RoundTripper: it answers as was recorded, with its
+// pauses, and each read brings what one chunk did. In a bubble the pauses take no
+// time.
+func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{
+		StatusCode: x.Response.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: x.Response.header(),
+		Body: &recording{r: x.Response, done: r.Context().Done(), began: time.Now()}, Request: r,
+	}, nil
+}
+
+// A recording is the body of a recorded answer.
+type recording struct {
+	r     *response
+	done  <-chan struct{}
+	began time.Time
+	next  int
+	left  []byte
+}
+
+// Read implements io.Reader.
+func (b *recording) Read(p []byte) (int, error) {
+	for len(b.left) == 0 {
+		if b.next == len(b.r.Chunks) {
+			if b.r.End == "complete" {
+				return 0, io.EOF
+			}
+			return 0, io.ErrUnexpectedEOF
+		}
+		c := b.r.Chunks[b.next]
+		b.next++
 		raw, _ := base64.StdEncoding.DecodeString(c.B64)
-		_, _ = w.Write(raw)
-		_ = http.NewResponseController(w).Flush()
+		b.left = append([]byte(c.Data), raw...)
+		at := b.began.Add(time.Duration(c.T * float64(time.Millisecond)))
+		select {
+		case <-b.done:
+			return 0, context.Canceled
+		case <-time.After(time.Until(at)):
+		}
 	}
-	if x.Response.End != "complete" {
-		panic(http.ErrAbortHandler)
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
+}
+
+// Close implements io.Closer.
+func (b *recording) Close() error { return nil }
+
+// newReplay returns a provider whose server answers everything with the exchange.
+func newReplay(tb testing.TB, kind string, x *exchange) providers.Provider {
+	tb.Helper()
+	p, err := providers.New(providers.Config{Name: "test", Kind: kind, URL: "http://test.invalid", HTTP: &http.Client{Transport: x}})
+	if err != nil {
+		tb.Fatal(err)
 	}
+	return p
 }
 
 // Every stream that was ever recorded comes out with its text, and is whole or an
@@ -190,57 +249,104 @@ func TestReplayStreams(t *testing.T) {
 			}
 			streams++
 			t.Run(name+"/"+x.ID, func(t *testing.T) {
-				srv := httptest.NewServer(http.HandlerFunc(x.replay))
-				defer srv.Close()
-				kind, jobKind := providers.KindOpenAI, schemas.Chat
-				if strings.HasPrefix(x.path(), "/api/") {
-					kind = providers.KindOllama
-				}
-				body := `{"messages":[{"role":"user","content":"Once upon a time"}]}`
-				if x.path() == "/v1/completions" || x.path() == "/api/generate" {
-					jobKind, body = schemas.Completion, `{"prompt":"Once upon a time"}`
-				}
-				text := ""
-				a, err := newProvider(t, kind, srv.URL).Generate(testContext(t), providers.Request{Kind: jobKind, Model: "m", Body: []byte(body)}, func(chunk []byte) error {
-					var c struct {
-						Choices []struct {
-							Text  string
-							Delta struct{ Content string }
+				synctest.Test(t, func(t *testing.T) {
+					kind, jobKind := x.kindOf(name), schemas.Chat
+					body := `{"messages":[{"role":"user","content":"Once upon a time"}]}`
+					if x.path() == "/v1/completions" || x.path() == "/api/generate" {
+						jobKind, body = schemas.Completion, `{"prompt":"Once upon a time"}`
+					}
+					text := ""
+					a, err := newReplay(t, kind, &x).Generate(t.Context(), providers.Request{Kind: jobKind, Model: "m", Body: []byte(body)}, func(chunk []byte) error {
+						var c struct {
+							Choices []struct {
+								Text  string
+								Delta struct{ Content string }
+							}
 						}
+						if err := json.Unmarshal(chunk, &c); err != nil {
+							t.Errorf("%v in %s", err, chunk)
+						}
+						if len(c.Choices) > 0 {
+							text += c.Choices[0].Text + c.Choices[0].Delta.Content
+						}
+						return nil
+					})
+					want, whole := x.said(t)
+					if text != want {
+						t.Errorf("got %q, want %q", text, want)
 					}
-					if err := json.Unmarshal(chunk, &c); err != nil {
-						t.Errorf("%v in %s", err, chunk)
+					if !whole {
+						broken++
+						if err == nil {
+							t.Error("a broken stream passed for a whole answer")
+						}
+						return
 					}
-					if len(c.Choices) > 0 {
-						text += c.Choices[0].Text + c.Choices[0].Delta.Content
+					if err != nil {
+						t.Fatal(err)
 					}
-					return nil
+					if got := content(t, a.Body); got != want {
+						t.Errorf("the answer says %q, want %q", got, want)
+					}
+					if a.Usage.PromptTokens < 1 || a.Usage.CompletionTokens < 1 {
+						t.Errorf("usage %+v in %s", a.Usage, a.Body)
+					}
+					if kind != providers.KindOpenAI {
+						proofs.Add(kind, map[schemas.Kind]providertest.Ability{schemas.Chat: providertest.Chat, schemas.Completion: providertest.Completion}[jobKind], providertest.Recorded)
+					}
 				})
-				want, whole := x.said(t)
-				if text != want {
-					t.Errorf("got %q, want %q", text, want)
-				}
-				if !whole {
-					broken++
-					if err == nil {
-						t.Error("a broken stream passed for a whole answer")
-					}
-					return
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := content(t, a.Body); got != want {
-					t.Errorf("the answer says %q, want %q", got, want)
-				}
-				if a.Usage.PromptTokens < 1 || a.Usage.CompletionTokens < 1 {
-					t.Errorf("usage %+v in %s", a.Usage, a.Body)
-				}
 			})
 		}
 	}
 	if streams < 40 || broken < 5 {
 		t.Errorf("only %d streams, %d of them broken", streams, broken)
+	}
+}
+
+// Every list of embeddings that was recorded comes out with its vectors, in order.
+func TestReplayEmbeddings(t *testing.T) {
+	lists := 0
+	for name, tr := range allTraces(t) {
+		for _, x := range tr.Exchanges {
+			if p := x.path(); p != "/api/embed" && p != "/v1/embeddings" || x.Response == nil || x.Response.Status != http.StatusOK || !strings.Contains(x.Response.text(), "[[") && p == "/api/embed" || strings.Contains(x.Request.Body, "base64") {
+				continue
+			}
+			lists++
+			kind := x.kindOf(name)
+			a, err := newReplay(t, kind, &x).(providers.Embedder).Embed(testContext(t), providers.Request{Kind: schemas.Embedding, Model: "m", Body: []byte(`{"input":"hi"}`)})
+			if err != nil {
+				t.Errorf("%s %s: %v", name, x.ID, err)
+				continue
+			}
+			var got, want struct {
+				Data []struct {
+					Index     int
+					Embedding []float64
+				}
+				Embeddings [][]float64
+			}
+			if err := errors.Join(json.Unmarshal(a.Body, &got), json.Unmarshal([]byte(x.Response.text()), &want)); err != nil {
+				t.Fatal(err)
+			}
+			for i, d := range got.Data {
+				if d.Index != i {
+					t.Errorf("%s %s: vector %d is at %d", name, x.ID, d.Index, i)
+				}
+				got.Embeddings = append(got.Embeddings, d.Embedding)
+			}
+			for _, d := range want.Data {
+				want.Embeddings = append(want.Embeddings, d.Embedding)
+			}
+			if !reflect.DeepEqual(got.Embeddings, want.Embeddings) || len(got.Embeddings) == 0 || a.Usage.PromptTokens < 1 {
+				t.Errorf("%s %s: other vectors than the server's, or no usage: %+v", name, x.ID, a.Usage)
+			}
+			if kind != providers.KindOpenAI {
+				proofs.Add(kind, providertest.Embeddings, providertest.Recorded)
+			}
+		}
+	}
+	if lists < 5 {
+		t.Errorf("only %d lists", lists)
 	}
 }
 

@@ -18,9 +18,6 @@ import (
 // lookTimeout bounds one look at a backend or at the devices.
 const lookTimeout = 5 * time.Second
 
-// hostedSlots is how many jobs a hosted model runs at once where nobody says.
-const hostedSlots = 8
-
 // A backend is what the node knows of one of its backends. It belongs to the
 // owner of the node.
 type backend struct {
@@ -32,6 +29,7 @@ type backend struct {
 	models  []schemas.Model  // as users name them, by name; without Busy and LoadMS
 	index   map[string]int   // into models
 	busy    map[string]int   // slots that are taken, by model
+	full    map[string]bool  // models whose server has requests waiting, ours or others'
 	took    map[string]int64 // how long the last load took in ms, by model
 	leaving map[string]*load // models about to be unloaded; nil load: by an operator
 	fresh   time.Time        // looks that began earlier show an older state
@@ -46,6 +44,7 @@ func newBackend(cfg Backend) *backend {
 		trouble: "it was not reached yet",
 		index:   map[string]int{},
 		busy:    map[string]int{},
+		full:    map[string]bool{},
 		took:    map[string]int64{},
 		leaving: map[string]*load{},
 		nudge:   make(chan struct{}, 1),
@@ -60,6 +59,9 @@ func (b *backend) model(name string) (schemas.Model, bool) {
 	}
 	m := b.models[i]
 	m.Busy, m.LoadMS = b.busy[name], b.took[name]
+	if b.full[name] {
+		m.Busy = max(m.Busy, m.Slots)
+	}
 	return m, true
 }
 
@@ -80,10 +82,11 @@ type look struct {
 	began   time.Time
 	models  []providers.Model
 	devices []schemas.Device // of a providers.DeviceReporter
-	err     error
+	full    map[string]bool  // models, as the server names them, for which requests wait there
+	err     error            // why the backend takes no job
 }
 
-// look asks the server what it serves.
+// look asks the server what it serves, and how busy that is.
 func (b Backend) look(ctx context.Context) look {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -91,10 +94,33 @@ func (b Backend) look(ctx context.Context) look {
 	if l.models, l.err = b.Provider.Models(ctx); l.err != nil {
 		return l
 	}
+	if breaker, ok := b.Provider.(providers.Breaker); ok {
+		if l.err = breaker.Open(); l.err != nil {
+			return l
+		}
+	}
 	if r, ok := b.Provider.(providers.DeviceReporter); ok {
 		l.devices, l.err = r.Devices(ctx)
 	}
+	if r, ok := b.Provider.(providers.PressureReporter); ok {
+		l.full = crowded(ctx, r, l.models)
+	}
 	return l
+}
+
+// crowded returns the models for which requests wait at the server. One more would
+// only wait there too, where nobody else can take it.
+func crowded(ctx context.Context, r providers.PressureReporter, models []providers.Model) map[string]bool {
+	full := map[string]bool{}
+	for _, m := range models {
+		if m.State != schemas.Resident {
+			continue
+		}
+		if p, err := r.Pressure(ctx, m.Name); err == nil && p.Waiting > 0 {
+			full[m.Name] = true
+		}
+	}
+	return full
 }
 
 // watchBackend looks at a backend again and again, until ctx ends.
@@ -105,11 +131,15 @@ func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struc
 			return
 		}
 		w.send(l)
+		pause := jitter(w.pace.poll)
+		if rest := schemas.AsError(l.err).RetryAfter; l.err != nil && rest > 0 {
+			pause = min(pause, rest)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-nudge:
-		case <-time.After(jitter(w.pace.poll)):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -147,9 +177,11 @@ func (n *node) see(b *backend, l look) {
 		b.own = l.devices
 	}
 	b.models = b.models[:0]
+	clear(b.full)
 	for _, m := range l.models {
 		if b.serves(m.Name) {
 			b.models = append(b.models, b.describe(m))
+			b.full[b.Prefix+m.Name] = l.full[m.Name]
 		}
 	}
 	slices.SortFunc(b.models, func(x, y schemas.Model) int { return cmp.Compare(x.Name, y.Name) })
@@ -174,17 +206,24 @@ func (b *backend) serves(name string) bool {
 }
 
 func (b *backend) describe(m providers.Model) schemas.Model {
-	slots := cmp.Or(b.Slots, m.Slots)
-	switch {
-	case slots > 0:
-	case m.State == schemas.Remote:
-		slots = hostedSlots
-	default:
-		slots = 1
-	}
 	return schemas.Model{
 		Name: b.Prefix + m.Name, Kinds: m.Kinds, State: m.State, VRAM: m.VRAM, Need: m.Need,
-		Slots: slots, Context: m.Context, Digest: m.Digest,
+		Slots: cmp.Or(b.Slots, m.Slots, defaultSlots(b.Kind, m.State)), Context: m.Context, Digest: m.Digest,
+	}
+}
+
+// defaultSlots is how many jobs a model runs at once where neither the server nor
+// the configuration says: 8 of a hosted one; 16 of a server that batches what
+// arrives, which is far from what it can do (vLLM's own limit is 256), but fills
+// most of a GPU; 1 else.
+func defaultSlots(kind string, state schemas.ModelState) int {
+	switch {
+	case state == schemas.Remote:
+		return 8
+	case providers.Batches(kind):
+		return 16
+	default:
+		return 1
 	}
 }
 

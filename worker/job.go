@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -43,7 +44,7 @@ func newAttempt(w *Worker, t *task) *attempt {
 func (a *attempt) run(life, work context.Context) {
 	answer, err := a.work(work)
 	body, err := a.answerBody(answer, err)
-	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed})
+	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed, luck: rand.Float64()})
 	a.w.send(freed{number: a.number, code: s.code(), retry: s.retry()})
 	told := a.tell(life, s, body)
 	a.log(s, err, told)

@@ -33,8 +33,9 @@ const (
 type outcome struct {
 	err      error // nil: the answer is whole
 	attempt  uint64
-	attempts int  // the most there may be
-	began    bool // chunks of it were published
+	attempts int     // the most there may be
+	luck     float64 // from 0 to 1: spreads what failed together over half of its delay
+	began    bool    // chunks of it were published
 }
 
 // A settlement is what follows from an outcome. The zero settlement is that
@@ -111,7 +112,7 @@ func again(o outcome, err *schemas.Error, delay time.Duration) settlement {
 	if o.attempt >= uint64(max(o.attempts, 0)) {
 		return settlement{event: schemas.EventEnd, status: schemas.StatusError, err: err, word: term, dead: true}
 	}
-	s := settlement{err: err, word: nak, delay: delay}
+	s := settlement{err: err, word: nak, delay: delay + time.Duration(o.luck*float64(delay)/2)}
 	if o.began {
 		s.event = schemas.EventRetry
 	}

@@ -45,6 +45,7 @@ func TestSettle(t *testing.T) {
 		"broken, began":       {in{err: broken, attempt: 3, attempts: 4, began: true}, want{event: schemas.EventRetry, err: broken, word: nak, delay: 400 * time.Millisecond}},
 		"broken, long":        {in{err: broken, attempt: 60, attempts: 100}, want{err: broken, word: nak, delay: 5 * time.Second}},
 		"broken, used up":     {in{err: broken, attempt: 4, attempts: 4, began: true}, want{event: schemas.EventEnd, status: schemas.StatusError, err: broken, word: term, dead: true}},
+		"broken, spread":      {in{err: broken, attempt: 1, attempts: 4, luck: 1}, want{err: broken, word: nak, delay: 150 * time.Millisecond}},
 		"later":               {in{err: later, attempt: 2, attempts: 4}, want{err: later, word: nak, delay: 2 * time.Second}},
 		"later, long":         {in{err: later, attempt: 99, attempts: 100}, want{err: later, word: nak, delay: time.Minute}},
 		"later, as asked":     {in{err: asked, attempt: 1, attempts: 4}, want{err: asked, word: nak, delay: 7 * time.Second}},

@@ -68,10 +68,8 @@ func (n *node) backendState(b *backend) schemas.Backend {
 	for _, d := range n.devicesOf(b) {
 		s.Devices = append(s.Devices, d.ID)
 	}
-	copy(s.Models, b.models)
-	for i := range s.Models {
-		m := &s.Models[i]
-		m.Busy, m.LoadMS = b.busy[m.Name], b.took[m.Name]
+	for i := range b.models {
+		s.Models[i], _ = b.model(b.models[i].Name)
 	}
 	for _, l := range n.loads {
 		if i, ok := b.index[l.model]; ok && l.backend == b && l.active && s.Models[i].State == schemas.Installed {

@@ -142,6 +142,7 @@ func TestDescribesModels(t *testing.T) {
 		{Backend{Slots: 3}, providers.Model{Slots: 4}, 3},
 		{Backend{}, providers.Model{State: schemas.Remote}, 8},
 		{Backend{Slots: 2}, providers.Model{State: schemas.Remote}, 2},
+		{Backend{Kind: providers.KindVLLM}, providers.Model{State: schemas.Resident}, 16},
 	} {
 		tt.cfg.Prefix, tt.model.Name = "far/", "m"
 		b := newBackend(tt.cfg)

@@ -47,7 +47,8 @@ type Backend struct {
 	Devices []string
 
 	// Slots is how many jobs each model runs at once. 0: what the server tells,
-	// else 8 for a hosted model and 1 for any other.
+	// else 8 for a hosted model, 16 where the server batches what arrives (vLLM,
+	// SGLang, TGI), and 1 for any other.
 	Slots int
 
 	// Models are patterns, see path.Match, of the models to serve, as the server

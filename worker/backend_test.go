@@ -1,0 +1,144 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A moody provider is the simulated server's, and says more of how that is.
+type moody struct {
+	*providers.Sim
+	waiting atomic.Int64
+	broken  atomic.Bool
+}
+
+// Pressure implements providers.PressureReporter.
+func (p *moody) Pressure(context.Context, string) (providers.Pressure, error) {
+	return providers.Pressure{Waiting: int(p.waiting.Load())}, nil
+}
+
+// Open implements providers.Breaker.
+func (p *moody) Open() error {
+	if !p.broken.Load() {
+		return nil
+	}
+	e := schemas.Errorf(schemas.RateLimited, "sim: not asked for a while")
+	e.RetryAfter = 10 * time.Millisecond
+	return e
+}
+
+func newMoodyRig(t *testing.T) (*rig, *moody) {
+	t.Helper()
+	p := &moody{}
+	r := newRig(t, func(c *Config, _ *pace) {
+		sim, ok := c.Backends[0].Provider.(*providers.Sim)
+		if !ok {
+			t.Fatal("the rig's provider is another")
+		}
+		p.Sim = sim
+		c.Backends[0].Provider = p
+	})
+	return r, p
+}
+
+// While requests wait at the server itself, as others use it too, the node takes
+// no more for that model.
+func TestServerWithQueue(t *testing.T) {
+	r, p := newMoodyRig(t)
+	r.submit("j0", "quick", chat).run().ended(1, schemas.StatusOK)
+	p.waiting.Store(3)
+	r.await(func(s *schemas.NodeState) bool {
+		return modelOf(s, "quick").Busy == 2 && modelOf(s, "heavy").Busy == 0
+	})
+	j := r.submit("j1", "quick", chat)
+	msg := j.fetch()
+	if reason := j.refused(msg); !strings.Contains(reason, "slots") {
+		t.Errorf("refused, as %s", reason)
+	}
+	p.waiting.Store(0)
+	r.busy("quick", 0)
+	j.claim(j.accept(msg), msg.Reply(), broker.AckWait)
+	j.ended(1, schemas.StatusOK)
+}
+
+// A backend whose breaker is open is unhealthy, with the reason for people, until
+// it is worth another try.
+func TestOpenBreaker(t *testing.T) {
+	r, p := newMoodyRig(t)
+	p.broken.Store(true)
+	s := r.await(func(s *schemas.NodeState) bool { return !s.Backends[0].Healthy })
+	if got := s.Backends[0].Error; !strings.Contains(got, "not asked") || len(s.Backends[0].Models) == 0 {
+		t.Errorf("error %q, %d models", got, len(s.Backends[0].Models))
+	}
+	j := r.submit("j1", "quick", chat)
+	if reason := j.refused(j.fetch()); !strings.Contains(reason, "not asked") {
+		t.Errorf("refused, as %s", reason)
+	}
+	p.broken.Store(false)
+	r.await(func(s *schemas.NodeState) bool { return s.Backends[0].Healthy })
+}
+
+// The prefix stands before the names that users see, and the server never sees it.
+func TestPrefix(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *pace) { c.Backends[0].Prefix = "lab/" })
+	s := r.await(func(s *schemas.NodeState) bool { return len(s.Backends[0].Models) == 5 })
+	for _, m := range s.Backends[0].Models {
+		if !strings.HasPrefix(m.Name, "lab/") || m.State != schemas.Installed {
+			t.Errorf("%s is listed as %s", m.Name, m.State)
+		}
+	}
+	order := func(do, model string) schemas.NodeState {
+		t.Helper()
+		body, err := json.Marshal(schemas.ControlRequest{Do: do, Backend: "sim", Model: model})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := r.nc.Request(schemas.NodeSubject("n1", "control"), body, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer struct {
+			schemas.NodeState
+			Error *schemas.Error
+		}
+		if err := json.Unmarshal(m.Data, &answer); err != nil || answer.Error != nil {
+			t.Fatalf("%s %s: %s", do, model, m.Data)
+		}
+		return answer.NodeState
+	}
+	after := order("load", "lab/quick")
+	if got := modelOf(&after, "lab/quick").State; got != schemas.Resident {
+		t.Errorf("after the load it is %s", got)
+	}
+	for id, job := range map[string]struct {
+		kind  schemas.Kind
+		model string
+		body  string
+	}{
+		"j1": {schemas.Chat, "lab/quick", chat},
+		"j2": {schemas.Completion, "lab/quick", text},
+		"j3": {schemas.Embedding, "lab/embed", embedded},
+	} {
+		j := r.submit(id, job.model, job.body)
+		j.change = func(h nats.Header) { maps.Copy(h, nats.Header{schemas.HeaderKind: {string(job.kind)}}) }
+		j.run().ended(1, schemas.StatusOK)
+	}
+	after = order("unload", "lab/quick")
+	if got := modelOf(&after, "lab/quick").State; got != schemas.Installed {
+		t.Errorf("after the unload it is %s", got)
+	}
+	if c := r.sim.Counts("quick"); c.Finished != 2 || c.Loads != 1 || c.Unloads != 1 {
+		t.Errorf("the server counts %+v of the model", c)
+	}
+}
