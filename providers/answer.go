@@ -157,8 +157,7 @@ func (a *answer) addChoices(s *scanner) {
 }
 
 func (a *answer) addChoice(s *scanner) {
-	index := peekIndex(*s)
-	c := a.choice(index)
+	c := a.choice(indexOr(*s, 0))
 	s.enter('{')
 	for slot := 0; ; slot++ {
 		k, ok := s.key()
@@ -186,17 +185,16 @@ func (a *answer) addChoice(s *scanner) {
 	}
 }
 
-// peekIndex returns the "index" of the object that comes next, 0 without one.
-func peekIndex(s scanner) int {
+// indexOr returns the "index" of the object that comes next, or none without one.
+func indexOr(s scanner, none int) int {
 	s.enter('{')
 	for {
 		k, ok := s.key()
 		if !ok {
-			return 0
+			return none
 		}
-		v := s.value()
-		if string(k) == "index" {
-			return max(0, atoi(v))
+		if v := s.value(); string(k) == "index" && atoi(v) >= 0 {
+			return atoi(v)
 		}
 	}
 }

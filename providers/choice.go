@@ -17,7 +17,7 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			s.value()
 			continue
 		}
-		t := c.tool(toolIndex(*s, position))
+		t := c.tool(indexOr(*s, position)) // some servers send no index
 		s.enter('{')
 		for {
 			k, ok := s.key()
@@ -34,22 +34,6 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			default:
 				t.others = keep(t.others, len(t.others), k, s.value())
 			}
-		}
-	}
-}
-
-// toolIndex returns the "index" of the call that comes next, or its position in
-// the list for servers that send none.
-func toolIndex(s scanner, position int) int {
-	s.enter('{')
-	for {
-		k, ok := s.key()
-		if !ok {
-			return position
-		}
-		v := s.value()
-		if string(k) == "index" && atoi(v) >= 0 {
-			return atoi(v)
 		}
 	}
 }

@@ -185,7 +185,17 @@ func llamaRouterKind() providertest.Kind {
 			providertest.Failure{Status: 400, Body: `{"error":{"code":400,"message":"model 'nope' not found","type":"invalid_request_error"}}`, Want: schemas.ModelNotFound},
 			providertest.Failure{Status: 400, Body: `{"error":{"code":400,"message":"model is not loaded","type":"invalid_request_error"}}`, Want: schemas.ModelLoading},
 			providertest.Failure{Status: 500, Body: "proxy error: Could not establish connection", Want: schemas.UpstreamError}),
-		Load:     "one",
+		Load: "one",
+		Events: `data: {"model":"one","event":"model_status","data":{"status":"loading"}}
+
+data: {"model":"one","event":"status_change","data":{"status":"loading","progress":{"stages":["text_model"],"current":"text_model","value":0.0}}}
+
+data: {"model":"one","event":"status_change","data":{"status":"loaded","info":{"id":"one"}}}
+
+data: {"model":"one","event":"status_change","data":{"status":"unloaded","exit_code":0}}
+
+`,
+		Changes:  3,
 		Pressure: &providers.Pressure{Running: 0, Waiting: -1, Slots: 2, KVUsed: -1},
 	}
 }
@@ -240,7 +250,21 @@ func llamaSwapKind() providertest.Kind {
 			providertest.Failure{Status: 503, Body: `{"error":"process is not ready","src":"llama-swap"}`, Want: schemas.ModelLoading},
 			providertest.Failure{Status: 502, Body: ``, Want: schemas.UpstreamError},
 			providertest.Failure{Status: 500, Body: `{"error":"unspecific error: upstream command exited prematurely","src":"llama-swap"}`, Want: schemas.UpstreamError}),
-		Load:     "org/one",
+		Load: "org/one",
+		Events: `event:message
+data:{"type":"logData","data":"{\"data\":\"[INFO] modelStatus\",\"source\":\"proxy\"}"}
+
+event:message
+data:{"type":"modelStatus","data":"[{\"id\":\"org/one\",\"state\":\"starting\"}]"}
+
+event:message
+data:{"type":"inflight","data":"{\"operation\":\"snapshot\"}"}
+
+event:message
+data:{"type":"modelStatus","data":"[{\"id\":\"org/one\",\"state\":\"ready\"}]"}
+
+`,
+		Changes:  2,
 		Pressure: &providers.Pressure{Running: 0, Waiting: -1, Slots: 2, KVUsed: -1},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/providertest"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -153,7 +154,9 @@ func TestModelsRecorded(t *testing.T) {
 		}
 		if d := cmp.Diff(c.want, models[i]); d != "" {
 			t.Errorf("%s: %s", c.kind, d)
+			continue
 		}
+		proofs.Add(c.kind, providertest.Discovery, providertest.Recorded)
 	}
 }
 

@@ -114,8 +114,9 @@ func Batches(kind string) bool { return quirks[kind].batches }
 // New returns the provider for a server. It makes no request: what is wrong with
 // the server shows in the first call, what is wrong with cfg is an error here.
 //
-// The provider is also a Breaker; an Embedder, a Loader and a PressureReporter where
-// the kind of server can do that; a DeviceReporter where it is simulated.
+// The provider is also a Breaker; an Embedder, a Loader, a PressureReporter and a
+// Watcher where the kind of server can do that; a DeviceReporter where it is
+// simulated.
 func New(cfg Config) (Provider, error) {
 	if _, ok := quirks[cfg.Kind]; !ok {
 		return nil, fmt.Errorf("backend %s: the kind %q is none of %s", cfg.Name, cfg.Kind, strings.Join(Kinds(), ", "))

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -261,11 +260,5 @@ func (p *Ollama) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	a, err := ollamaEmbeddings(raw, promptBytes(req.Body))
-	if err != nil {
-		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: %s", p.name, err)
-	}
-	return a, nil
+	return p.readEmbeddings(raw, req.Body)
 }
-
-var errNoEmbeddings = errors.New("the answer has no embeddings")

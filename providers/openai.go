@@ -98,48 +98,5 @@ func (p *OpenAI) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	return p.readEmbeddings(raw, promptBytes(req.Body))
-}
-
-// readEmbeddings reads a list of embeddings and adds the usage if it is missing.
-func (p *OpenAI) readEmbeddings(raw []byte, prompt int) (Answer, error) {
-	found, ok := members(raw)
-	if !ok {
-		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer is not a JSON object", p.name)
-	}
-	var a answer
-	data := false
-	out := append(make([]byte, 0, len(raw)+96), `{"object":"list"`...)
-	for _, m := range found {
-		switch string(m.key) {
-		case "error":
-			if !isNull(m.value) {
-				return Answer{}, p.failure(http.StatusOK, nil, raw)
-			}
-		case "object":
-		case "usage":
-			a.usage = m.value
-		case "data":
-			data = true
-			out = appendMember(out, m)
-		default:
-			out = appendMember(out, m)
-			a.members = append(a.members, m)
-		}
-	}
-	if !data {
-		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer has no embeddings", p.name)
-	}
-	usage := embeddingUsage(&a, prompt)
-	out = append(out, `,"usage":`...)
-	out = appendUsage(out, usage)
-	return Answer{Body: append(out, '}'), Usage: usage, Model: a.model()}, nil
-}
-
-// embeddingUsage counts only the prompt: nothing is generated.
-func embeddingUsage(a *answer, prompt int) schemas.Usage {
-	u, _ := a.readUsage(prompt)
-	u.CompletionTokens = 0
-	u.TotalTokens = u.PromptTokens
-	return u
+	return p.readEmbeddings(raw, req.Body)
 }

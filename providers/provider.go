@@ -69,6 +69,14 @@ type Pressure struct {
 	KVUsed  float64 // share of the key-value cache in use, 0 to 1; -1: the server doesn't tell
 }
 
+// A Watcher is a Provider whose server tells at once when models come and go.
+type Watcher interface {
+	// Watch calls changed when the server says that a model came, goes or is on
+	// the way, until ctx or the server's events end, and returns why. An event is a
+	// reason to ask for Models, and never an outcome: events get lost.
+	Watch(ctx context.Context, changed func()) error
+}
+
 // A Breaker is a Provider that leaves a server alone for a while which keeps
 // failing, or which turned down all of its keys.
 type Breaker interface {

@@ -422,7 +422,7 @@ func (x *exchange) failure(t *testing.T, name string) error {
 	case "/api/generate", "/v1/completions":
 		req.Kind, req.Body = schemas.Completion, []byte(`{"prompt":"hi"}`)
 	case "/api/embed", "/v1/embeddings":
-		req.Kind, req.Body = schemas.Embedding, []byte(`{"input":"hi"}`)
+		req.Kind, req.Body = schemas.Embedding, x.inputs()
 	default:
 		if x.Response.Status < 400 && (x.path() != "/api/pull" || !strings.Contains(x.lastLine(), `"error"`)) {
 			return nil

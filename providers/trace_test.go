@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -303,6 +304,15 @@ func TestReplayStreams(t *testing.T) {
 	}
 }
 
+// inputs is a request for as many embeddings as were recorded.
+func (x *exchange) inputs() []byte {
+	var r struct{ Input []string }
+	if json.Unmarshal([]byte(x.Request.Body), &r) != nil || len(r.Input) < 2 {
+		return []byte(`{"input":"hi"}`)
+	}
+	return fmt.Appendf(nil, `{"input":["hi"%s]}`, strings.Repeat(`,"hi"`, len(r.Input)-1))
+}
+
 // Every list of embeddings that was recorded comes out with its vectors, in order.
 func TestReplayEmbeddings(t *testing.T) {
 	lists := 0
@@ -313,7 +323,7 @@ func TestReplayEmbeddings(t *testing.T) {
 			}
 			lists++
 			kind := x.kindOf(name)
-			a, err := newReplay(t, kind, &x).(providers.Embedder).Embed(testContext(t), providers.Request{Kind: schemas.Embedding, Model: "m", Body: []byte(`{"input":"hi"}`)})
+			a, err := newReplay(t, kind, &x).(providers.Embedder).Embed(testContext(t), providers.Request{Kind: schemas.Embedding, Model: "m", Body: x.inputs()})
 			if err != nil {
 				t.Errorf("%s %s: %v", name, x.ID, err)
 				continue

@@ -144,6 +144,23 @@ func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struc
 	}
 }
 
+// hearBackend has the backend looked at when its server says that something
+// changed, until ctx ends or the server turns out to have nothing to say. What gets
+// lost meanwhile, the regular look finds.
+func (w *Worker) hearBackend(ctx context.Context, p providers.Watcher, poke func()) {
+	for {
+		err := p.Watch(ctx, poke)
+		if ctx.Err() != nil || schemas.AsError(err).Code == schemas.Unsupported {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(w.pace.poll)):
+		}
+	}
+}
+
 // jitter returns d, a tenth longer or shorter.
 func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)

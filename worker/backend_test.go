@@ -21,6 +21,19 @@ type moody struct {
 	*providers.Sim
 	waiting atomic.Int64
 	broken  atomic.Bool
+	tell    chan struct{} // that something changed
+}
+
+// Watch implements providers.Watcher.
+func (p *moody) Watch(ctx context.Context, changed func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.tell:
+			changed()
+		}
+	}
 }
 
 // Pressure implements providers.PressureReporter.
@@ -38,10 +51,11 @@ func (p *moody) Open() error {
 	return e
 }
 
-func newMoodyRig(t *testing.T) (*rig, *moody) {
+func newMoodyRig(t *testing.T, change func(*pace)) (*rig, *moody) {
 	t.Helper()
-	p := &moody{}
-	r := newRig(t, func(c *Config, _ *pace) {
+	p := &moody{tell: make(chan struct{})}
+	r := newRig(t, func(c *Config, pc *pace) {
+		change(pc)
 		sim, ok := c.Backends[0].Provider.(*providers.Sim)
 		if !ok {
 			t.Fatal("the rig's provider is another")
@@ -55,7 +69,7 @@ func newMoodyRig(t *testing.T) (*rig, *moody) {
 // While requests wait at the server itself, as others use it too, the node takes
 // no more for that model.
 func TestServerWithQueue(t *testing.T) {
-	r, p := newMoodyRig(t)
+	r, p := newMoodyRig(t, func(*pace) {})
 	r.submit("j0", "quick", chat).run().ended(1, schemas.StatusOK)
 	p.waiting.Store(3)
 	r.await(func(s *schemas.NodeState) bool {
@@ -75,7 +89,7 @@ func TestServerWithQueue(t *testing.T) {
 // A backend whose breaker is open is unhealthy, with the reason for people, until
 // it is worth another try.
 func TestOpenBreaker(t *testing.T) {
-	r, p := newMoodyRig(t)
+	r, p := newMoodyRig(t, func(*pace) {})
 	p.broken.Store(true)
 	s := r.await(func(s *schemas.NodeState) bool { return !s.Backends[0].Healthy })
 	if got := s.Backends[0].Error; !strings.Contains(got, "not asked") || len(s.Backends[0].Models) == 0 {
@@ -87,6 +101,16 @@ func TestOpenBreaker(t *testing.T) {
 	}
 	p.broken.Store(false)
 	r.await(func(s *schemas.NodeState) bool { return s.Backends[0].Healthy })
+}
+
+// A server that says that something changed is looked at at once.
+func TestServerThatTells(t *testing.T) {
+	r, p := newMoodyRig(t, func(p *pace) { p.poll = time.Hour })
+	if err := p.Load(t.Context(), "quick"); err != nil { // behind the node's back
+		t.Fatal(err)
+	}
+	p.tell <- struct{}{}
+	r.await(func(s *schemas.NodeState) bool { return modelOf(s, "quick").State == schemas.Resident })
 }
 
 // The prefix stands before the names that users see, and the server never sees it.

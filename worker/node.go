@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -106,6 +107,9 @@ func (n *node) add(ctx context.Context, cfg Backend) {
 	b := newBackend(cfg)
 	n.backends = append(n.backends, b)
 	n.beside.Go(func() { n.w.watchBackend(ctx, cfg, b.nudge) })
+	if p, ok := cfg.Provider.(providers.Watcher); ok {
+		n.beside.Go(func() { n.w.hearBackend(ctx, p, b.poke) })
+	}
 	n.changed = true
 }
 

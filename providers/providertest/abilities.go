@@ -1,7 +1,9 @@
 package providertest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -449,6 +451,37 @@ func unloadBusy(t *testing.T, r *rig) {
 	running.Wait()
 	if err := l.Unload(t.Context(), r.Load); err != nil {
 		t.Errorf("when it is idle: %v", err)
+	}
+}
+
+// events: changes are told while the events last, and their end is an error.
+func events(t *testing.T, r *rig) {
+	end := make(chan struct{})
+	w, ok := r.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		(&Dialect{ContentType: "text/event-stream"}).send(r.Events)(w, req)
+		select {
+		case <-end:
+		case <-req.Context().Done():
+		}
+	})).(providers.Watcher)
+	if !ok {
+		t.Fatal("it tells nothing")
+	}
+	changes := 0
+	err := w.Watch(t.Context(), func() {
+		if changes++; changes == r.Changes {
+			close(end)
+		}
+	})
+	wantCode(t, err, schemas.StreamBroken)
+	if changes != r.Changes {
+		t.Errorf("%d changes, want %d", changes, r.Changes)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	end = make(chan struct{})
+	if err := w.Watch(ctx, stop); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the context: %v", err)
 	}
 }
 

@@ -41,6 +41,12 @@ type Kind struct {
 	// servers of the kind cannot do that.
 	Load string
 
+	// Events is what the server streams of what happens to its models, and Changes
+	// how often that means that some model's state changed; "" means that servers of
+	// the kind don't tell.
+	Events  string
+	Changes int
+
 	// Pressure is what Server says of the model Models[0]; nil means that servers
 	// of the kind say nothing.
 	Pressure *providers.Pressure
@@ -125,6 +131,9 @@ func Run(t *testing.T, k Kind, proofs *Proofs, source Source) {
 	}
 	if k.Pressure != nil {
 		prove("pressure", Pressure, pressure)
+	}
+	if k.Events != "" {
+		prove("events", Events, events)
 	}
 }
 

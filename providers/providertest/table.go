@@ -26,12 +26,13 @@ const (
 	Load       Ability = "load"
 	Unload     Ability = "unload"
 	Pressure   Ability = "pressure"
+	Events     Ability = "events"
 	Errors     Ability = "errors"
 	Cancel     Ability = "cancel"
 	Faults     Ability = "faults"
 )
 
-var columns = []Ability{Discovery, Chat, Completion, Embeddings, Tools, Vision, Reasoning, Schema, Memory, Load, Unload, Pressure, Errors, Cancel, Faults}
+var columns = []Ability{Discovery, Chat, Completion, Embeddings, Tools, Vision, Reasoning, Schema, Memory, Load, Unload, Pressure, Events, Errors, Cancel, Faults}
 
 // A Source is what an ability was proven by.
 type Source string
