@@ -69,7 +69,7 @@ func (s *server) at(model, path string) string {
 	if s.quirk.deployments && strings.Contains(s.query, "api-version=") {
 		return s.root + "/openai/deployments/" + url.PathEscape(model) + path + s.query
 	}
-	return s.v1 + path + s.query
+	return s.v1 + path + cmp.Or(s.query, s.quirk.query)
 }
 
 // newTransport returns a transport for one server: many requests at a time to one

@@ -171,6 +171,17 @@ func (s *llamaRouterServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// routerExchanges: a request must not make the router load anything.
+func routerExchanges() []providertest.Exchange {
+	list := llamaExchanges()
+	for i := range list {
+		if list[i].Path != "" {
+			list[i].Path += "?autoload=false"
+		}
+	}
+	return list
+}
+
 func llamaRouterKind() providertest.Kind {
 	return providertest.Kind{
 		Name:    providers.KindLlamaRouter,
@@ -180,7 +191,7 @@ func llamaRouterKind() providertest.Kind {
 			Name: "one", Kinds: text, State: schemas.Resident, Slots: 2, Context: 512, Abilities: []providers.Ability{providers.Vision},
 		}},
 		Empty:     map[string]string{"GET /v1/models": `{"data":[],"object":"list"}`},
-		Exchanges: llamaExchanges(),
+		Exchanges: routerExchanges(),
 		Failures: append(llamaFailures(),
 			providertest.Failure{Status: 400, Body: `{"error":{"code":400,"message":"model 'nope' not found","type":"invalid_request_error"}}`, Want: schemas.ModelNotFound},
 			providertest.Failure{Status: 400, Body: `{"error":{"code":400,"message":"model is not loaded","type":"invalid_request_error"}}`, Want: schemas.ModelLoading},

@@ -67,6 +67,7 @@ type quirk struct {
 	header      string            // the header its key goes into, where it isn't Authorization
 	headers     map[string]string // sent with every request, by their canonical names
 	bare        bool              // its paths have no "/v1"
+	query       string            // behind the paths of jobs
 	deployments bool              // with an api-version in its URL, models are parts of paths
 	unlisted    bool              // it lists no models, or others than it serves: Config.Models does
 }
@@ -74,7 +75,7 @@ type quirk struct {
 var quirks = map[string]quirk{
 	KindOllama:      {},
 	KindLlamaCpp:    {},
-	KindLlamaRouter: {},
+	KindLlamaRouter: {query: "?autoload=false"}, // what is loaded is ours to decide
 	KindLlamaSwap:   {},
 	KindVLLM:        {batches: true},
 	KindSim:         {},
