@@ -30,9 +30,15 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			case string(k) == "function" && s.peek() == '{':
 				a.addFunction(s, t)
 			case s.peek() == '"':
-				t.set(k, s.str())
+				v := s.value()
+				if string(k) == "id" && bytes.Equal(inside(v), t.id) && len(t.id) > 0 {
+					a.edit(s, v, "null") // readers put the pieces of an id together
+				}
+				t.set(k, inside(v))
 			default:
-				t.others = keep(t.others, len(t.others), k, s.value())
+				if v := s.value(); !isNull(v) {
+					t.others = keep(t.others, len(t.others), k, v)
+				}
 			}
 		}
 	}
@@ -97,7 +103,9 @@ func (a *answer) addFunction(s *scanner, t *tool) {
 			t.args = append(t.args, v...)
 			a.pieces++
 		default:
-			t.inner = keep(t.inner, len(t.inner), k, s.value())
+			if v := s.value(); !isNull(v) {
+				t.inner = keep(t.inner, len(t.inner), k, v)
+			}
 		}
 	}
 }
@@ -133,11 +141,20 @@ func (c *choice) append(out []byte, kind schemas.Kind) []byte {
 	for _, m := range c.others {
 		out = appendRaw(out, m.key, m.value)
 	}
-	finish := c.finish
-	if finish == nil {
-		finish = []byte(`"stop"`) // the server said the end of the stream and not why
+	return append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
+}
+
+// reason returns why the choice ended, also where the server said the end of the
+// stream and not why.
+func (c *choice) reason() []byte {
+	switch {
+	case c.finish != nil:
+		return c.finish
+	case len(c.tools) > 0:
+		return []byte(`"tool_calls"`)
+	default:
+		return []byte(`"stop"`)
 	}
-	return append(appendRaw(out, []byte("finish_reason"), finish), '}')
 }
 
 func (c *choice) text(key string) []byte {

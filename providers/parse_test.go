@@ -119,6 +119,12 @@ func FuzzAnswer(f *testing.F) {
 			} else if err != nil {
 				return
 			}
+			if got := a.rewrite(chunk); !json.Valid(got) {
+				t.Errorf("%q is rewritten as %q", chunk, got)
+			}
+		}
+		if got := a.closing(); got != nil && !json.Valid(got) {
+			t.Errorf("the stream is closed with %q", got)
 		}
 		for _, kind := range []schemas.Kind{schemas.Chat, schemas.Completion} {
 			if got := a.whole(kind, 10); !json.Valid(got.Body) {
