@@ -141,10 +141,10 @@ func FuzzOllamaLine(f *testing.F) {
 	f.Add([]byte(`{"model":7,"message":{"content":null,"tool_calls":[]}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		for _, kind := range []schemas.Kind{schemas.Chat, schemas.Completion} {
-			run := ollamaRun{kind: kind}
+			run := ollamaRun{retold: retold{kind: kind}}
 			for range 2 {
 				chunk, err := run.chunk(line)
-				if err != nil || run.failure != nil {
+				if err != nil || run.failed {
 					break
 				}
 				if !json.Valid(chunk) {
@@ -310,7 +310,7 @@ func BenchmarkSSE(b *testing.B) {
 func BenchmarkOllama(b *testing.B) {
 	line := `{"model":"stories","created_at":"2026-11-23T05:10:20.228906469Z","message":{"role":"assistant","content":" there"},"done":false}` + "\n"
 	lines := lineReader{r: bufio.NewReaderSize(&endless{line: []byte(line)}, readerSize)}
-	run := ollamaRun{kind: schemas.Chat}
+	run := ollamaRun{retold: retold{kind: schemas.Chat}}
 	b.ReportAllocs()
 	for b.Loop() {
 		raw, err := lines.line()
