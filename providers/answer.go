@@ -176,6 +176,14 @@ func keep(list []member, slot int, key, value []byte) []member {
 	return list
 }
 
+// keepSaid keeps a member that says something.
+func keepSaid(list []member, key, value []byte) []member {
+	if isNull(value) {
+		return list
+	}
+	return keep(list, len(list), key, value)
+}
+
 // grow appends to the string, or array, of that name.
 func grow(list []member, key, more, between []byte) []member {
 	for i := range list {
@@ -305,9 +313,7 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		case next == '"':
 			a.addText(s, c, k)
 		default:
-			if v := s.value(); !isNull(v) {
-				c.extra = keep(c.extra, len(c.extra), k, v)
-			}
+			c.extra = keepSaid(c.extra, k, s.value())
 		}
 	}
 }

@@ -31,14 +31,12 @@ func (a *answer) addTools(s *scanner, c *choice) {
 				a.addFunction(s, t)
 			case s.peek() == '"':
 				v := s.value()
-				if string(k) == "id" && bytes.Equal(inside(v), t.id) && len(t.id) > 0 {
+				if string(k) == "id" && t.named(inside(v)) {
 					a.edit(s, v, "null") // readers put the pieces of an id together
 				}
 				t.set(k, inside(v))
 			default:
-				if v := s.value(); !isNull(v) {
-					t.others = keep(t.others, len(t.others), k, v)
-				}
+				t.others = keepSaid(t.others, k, s.value())
 			}
 		}
 	}
@@ -70,6 +68,9 @@ func (c *choice) tool(index int) *tool {
 	}
 	return &c.tools[i]
 }
+
+// named reports whether the call has that id already.
+func (t *tool) named(id []byte) bool { return len(id) > 0 && bytes.Equal(t.id, id) }
 
 // set takes a string of the call that is sent once, or again and again.
 func (t *tool) set(key, value []byte) {
@@ -103,9 +104,7 @@ func (a *answer) addFunction(s *scanner, t *tool) {
 			t.args = append(t.args, v...)
 			a.pieces++
 		default:
-			if v := s.value(); !isNull(v) {
-				t.inner = keep(t.inner, len(t.inner), k, v)
-			}
+			t.inner = keepSaid(t.inner, k, s.value())
 		}
 	}
 }

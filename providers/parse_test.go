@@ -158,6 +158,38 @@ func FuzzOllamaLine(f *testing.F) {
 	})
 }
 
+// Any event makes a chunk that is JSON, or an error; and how a stream of events is
+// cut into reads makes no difference.
+func FuzzTGIEvent(f *testing.F) {
+	f.Add([]byte(`{"index":1,"token":{"id":1,"text":" \u00e9","logprob":-0.5,"special":false},"top_tokens":[{"text":"a","logprob":-1},{"text":"a","logprob":null},7],"generated_text":null,"details":null}`))
+	f.Add([]byte(`{"index":2,"token":{"text":"</s>","special":true},"generated_text":"x","details":{"finish_reason":"length","generated_tokens":3,"input_length":7}}`))
+	f.Add([]byte(`{"error":"Model is overloaded","error_type":"overloaded"}`))
+	f.Add([]byte("{\"token\":{\"text\":\"a\"}}\n\n:\ndata: {\"generated_text\":\"\"}\n\ndata:x"))
+	tgi := NewTGI(Config{Kind: KindTGI, URL: "http://test.invalid"})
+	f.Fuzz(func(t *testing.T, event []byte) {
+		for _, logprobs := range []bool{false, true} {
+			var told [2]string
+			for i, r := range []io.Reader{bytes.NewReader(slicesConcat("data:", event, "\n\n")), &oneByte{string(slicesConcat("data:", event, "\n\n"))}} {
+				run := tgiRun{retold: retold{kind: schemas.Completion, head: []byte(`{"choices":[`)}, logprobs: logprobs}
+				events := sseReader{lines: lineReader{r: bufio.NewReaderSize(r, 16)}}
+				err := tgi.retell(events.next, &run, func() {}, func(chunk []byte) error {
+					if !json.Valid(chunk) {
+						t.Fatalf("%s from %s", chunk, event)
+					}
+					told[i] += string(chunk)
+					return nil
+				})
+				if got := run.answer.whole(schemas.Completion, 10); !json.Valid(got.Body) || (err == nil) != run.done {
+					t.Fatalf("%s (%v) from %s", got.Body, err, event)
+				}
+			}
+			if told[0] != told[1] {
+				t.Errorf("%s, and byte by byte %s", told[0], told[1])
+			}
+		}
+	})
+}
+
 func answerOf(t *testing.T, kind schemas.Kind, chunks ...string) string {
 	t.Helper()
 	var a answer
