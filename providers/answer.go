@@ -22,10 +22,16 @@ type answer struct {
 	pieces  int // chunks that brought text
 
 	// Of the newest chunk.
-	renamed []int // where the name "reasoning" stands in it, in place of reasoning_content
-	told    bool  // it brought usage
-	repeats bool  // it only says once more that a choice is finished
+	edits   []edit // what does not read as OpenAI's does, from its front to its end
+	told    bool   // it brought usage
+	repeats bool   // it only says once more that a choice is finished
 	out     []byte
+}
+
+// An edit puts a text in the place of what stands in a chunk.
+type edit struct {
+	at, size int
+	text     string
 }
 
 // A choice is one of the answers that were asked for.
@@ -53,7 +59,7 @@ type tool struct {
 func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	s := scanner{b: chunk}
 	before := a.pieces
-	a.renamed, a.repeats, a.told = a.renamed[:0], false, false
+	a.edits, a.repeats, a.told = a.edits[:0], false, false
 	s.enter('{')
 	for slot := 0; ; slot++ {
 		k, ok := s.key()
@@ -93,20 +99,63 @@ const (
 	thoughtsName  = "reasoning_content"
 )
 
-// rewrite returns the newest chunk with one name for what the model thought. It is
-// valid until the next call.
+// finishes are the finish reasons of servers that have others than OpenAI.
+var finishes = map[string]string{`"eos_token"`: `"stop"`, `"stop_sequence"`: `"stop"`} // TGI
+
+// edit puts text in the place of old, which is a part of the scanner's text.
+func (a *answer) edit(s *scanner, old []byte, text string) {
+	a.edits = append(a.edits, edit{at: cap(s.b) - cap(old), size: len(old), text: text})
+}
+
+// rewrite returns the newest chunk as OpenAI's readers take it: with one name for
+// what the model thought, with their finish reasons, and with the id of a tool
+// call once. It is valid until the next call.
 func (a *answer) rewrite(chunk []byte) []byte {
-	if len(a.renamed) == 0 {
+	if len(a.edits) == 0 {
 		return chunk
 	}
 	a.out = a.out[:0]
 	last := 0
-	for _, at := range a.renamed {
-		a.out = append(append(a.out, chunk[last:at]...), thoughtsName...)
-		last = at + len(reasoningName)
+	for _, e := range a.edits {
+		a.out = append(append(a.out, chunk[last:e.at]...), e.text...)
+		last = e.at + e.size
 	}
 	a.out = append(a.out, chunk[last:]...)
 	return a.out
+}
+
+// closing returns the chunk that a server left out which ended its stream without
+// a word on why. nil: it left none out.
+func (a *answer) closing() []byte {
+	if a.finished() {
+		return nil
+	}
+	out := []byte(`{"choices":[`)
+	for i := range a.choices {
+		c := &a.choices[i]
+		if c.finish != nil {
+			continue
+		}
+		if out[len(out)-1] == '}' {
+			out = append(out, ',')
+		}
+		out = append(out, `{"index":`...)
+		out = strconv.AppendInt(out, int64(c.index), 10)
+		if c.chat {
+			out = append(out, `,"delta":{}`...)
+		} else {
+			out = append(out, `,"text":""`...)
+		}
+		out = append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
+	}
+	out = append(out, ']')
+	for _, m := range a.members {
+		switch string(m.key) {
+		case "id", "object", "created", "model":
+			out = appendRaw(out, m.key, m.value)
+		}
+	}
+	return append(out, '}')
 }
 
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
@@ -125,6 +174,14 @@ func keep(list []member, slot int, key, value []byte) []member {
 		list[slot].value = append(list[slot].value[:0], value...)
 	}
 	return list
+}
+
+// keepSaid keeps a member that says something.
+func keepSaid(list []member, key, value []byte) []member {
+	if isNull(value) {
+		return list
+	}
+	return keep(list, len(list), key, value)
 }
 
 // grow appends to the string, or array, of that name.
@@ -175,6 +232,10 @@ func (a *answer) addChoice(s *scanner) {
 		case "finish_reason":
 			if v := s.value(); len(v) > 2 && v[0] == '"' {
 				a.repeats = a.repeats || c.finish != nil
+				if ours, ok := finishes[string(v)]; ok {
+					a.edit(s, v, ours)
+					v = []byte(ours)
+				}
 				c.finish = append(c.finish[:0], v...)
 			}
 		case "logprobs":
@@ -245,14 +306,12 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		case string(k) == "tool_calls" && next == '[':
 			a.addTools(s, c)
 		case string(k) == reasoningName && next == '"' && !named(whole, thoughtsName):
-			a.renamed = append(a.renamed, cap(s.b)-cap(k))
+			a.edit(s, k, thoughtsName)
 			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)
 		default:
-			if v := s.value(); !isNull(v) {
-				c.extra = keep(c.extra, len(c.extra), k, v)
-			}
+			c.extra = keepSaid(c.extra, k, s.value())
 		}
 	}
 }

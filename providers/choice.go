@@ -30,9 +30,13 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			case string(k) == "function" && s.peek() == '{':
 				a.addFunction(s, t)
 			case s.peek() == '"':
-				t.set(k, s.str())
+				v := s.value()
+				if string(k) == "id" && t.named(inside(v)) {
+					a.edit(s, v, "null") // readers put the pieces of an id together
+				}
+				t.set(k, inside(v))
 			default:
-				t.others = keep(t.others, len(t.others), k, s.value())
+				t.others = keepSaid(t.others, k, s.value())
 			}
 		}
 	}
@@ -48,6 +52,9 @@ func (c *choice) tool(index int) *tool {
 	}
 	return &c.tools[i]
 }
+
+// named reports whether the call has that id already.
+func (t *tool) named(id []byte) bool { return len(id) > 0 && bytes.Equal(t.id, id) }
 
 // set takes a string of the call that is sent once, or again and again.
 func (t *tool) set(key, value []byte) {
@@ -81,7 +88,7 @@ func (a *answer) addFunction(s *scanner, t *tool) {
 			t.args = append(t.args, v...)
 			a.pieces++
 		default:
-			t.inner = keep(t.inner, len(t.inner), k, s.value())
+			t.inner = keepSaid(t.inner, k, s.value())
 		}
 	}
 }
@@ -117,11 +124,20 @@ func (c *choice) append(out []byte, kind schemas.Kind) []byte {
 	for _, m := range c.others {
 		out = appendRaw(out, m.key, m.value)
 	}
-	finish := c.finish
-	if finish == nil {
-		finish = []byte(`"stop"`) // the server said the end of the stream and not why
+	return append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
+}
+
+// reason returns why the choice ended, also where the server said the end of the
+// stream and not why.
+func (c *choice) reason() []byte {
+	switch {
+	case c.finish != nil:
+		return c.finish
+	case len(c.tools) > 0:
+		return []byte(`"tool_calls"`)
+	default:
+		return []byte(`"stop"`)
 	}
-	return append(appendRaw(out, []byte("finish_reason"), finish), '}')
 }
 
 func (c *choice) text(key string) []byte {

@@ -42,10 +42,10 @@ var rules = []rule{
 
 	{nil, []string{
 		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "exceeds the context length", "exceeds the available context", "input is too long",
-		"is too large to process", "max_new_tokens", "prompt is too long",
+		"is too large to process", "inputs` tokens + `max_new_tokens`", "`inputs` must have less than", "prompt is too long",
 	}, schemas.ContextOverflow},
 
-	{[]int{5, 200}, []string{
+	{[]int{5, 200, 424}, []string{
 		"out of memory", "out of device memory", "cudamalloc failed", "hipmalloc failed", "failed to allocate", "allocation failed", "not enough memory", "insufficient memory",
 		"vk_error_out_of_device_memory", "erroroutofmemory", "requires more system memory", "signal: killed",
 	}, schemas.OutOfMemory},
@@ -73,9 +73,11 @@ var rules = []rule{
 	{[]int{405, 501}, nil, schemas.Unsupported},
 	{nil, []string{"does not support", "is not supported", "not_supported_error"}, schemas.Unsupported},
 	{[]int{500, 200}, []string{"must be of type", "invalid_request_error"}, schemas.InvalidRequest},
+	{[]int{200}, []string{"input validation error"}, schemas.InvalidRequest},
+	{nil, []string{"healthcheck"}, schemas.UpstreamError},
 	{[]int{408, 504, 524}, nil, schemas.UpstreamError},
 	{[]int{503}, nil, schemas.Overloaded},
-	{nil, []string{"incomplete_generation", "modelstreamerror"}, schemas.StreamBroken},
+	{nil, []string{"incomplete_generation", "incomplete generation", "modelstreamerror"}, schemas.StreamBroken},
 	{[]int{424}, nil, schemas.UpstreamError},
 	{[]int{4}, nil, schemas.InvalidRequest},
 }

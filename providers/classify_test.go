@@ -38,7 +38,7 @@ func TestClassify(t *testing.T) {
 		{404, `{"object":"error","message":"The model x does not exist.","type":"NotFoundError","code":404}`, schemas.ModelNotFound},
 		{400, `{"object":"error","message":"This model's maximum context length is 4096 tokens.","type":"BadRequestError","code":400}`, schemas.ContextOverflow},
 		{429, `{"error":"Model is overloaded","error_type":"overloaded"}`, schemas.Overloaded},
-		{422, `{"error":"Input validation error: inputs tokens + max_new_tokens must be <= 4096","error_type":"validation"}`, schemas.ContextOverflow},
+		{422, "{\"error\":\"Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096\",\"error_type\":\"validation\"}", schemas.ContextOverflow},
 		{422, `{"error":"Input validation error: temperature must be positive","error_type":"validation"}`, schemas.InvalidRequest},
 		{424, `{"error":"Request failed during generation","error_type":"generation"}`, schemas.UpstreamError},
 		{500, `{"error":"Incomplete generation","error_type":"incomplete_generation"}`, schemas.StreamBroken},

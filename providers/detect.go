@@ -22,7 +22,7 @@ func Detect(ctx context.Context, url string, client *http.Client) (string, error
 		client = &http.Client{Transport: transport}
 	}
 	s := newServer(Config{Name: url, URL: url, HTTP: client})
-	for _, probe := range []func(context.Context, *server) (string, error){isSim, isLlamaSwap, isLlama, isOllama, byModels} {
+	for _, probe := range []func(context.Context, *server) (string, error){isSim, isLlamaSwap, isLlama, isOllama, isTGI, byModels} {
 		kind, err := probe(ctx, &s)
 		if kind != "" {
 			return kind, nil
@@ -85,6 +85,13 @@ func isOllama(ctx context.Context, s *server) (string, error) {
 		return "", err
 	}
 	return KindOllama, nil
+}
+
+func isTGI(ctx context.Context, s *server) (string, error) {
+	if _, err := s.info(ctx); err != nil {
+		return "", err
+	}
+	return KindTGI, nil
 }
 
 // byModels tells by who owns the models.

@@ -70,6 +70,8 @@ func TestDetect(t *testing.T) {
 		{"vllm", map[string]string{"GET /v1/models": `{"data":[{"id":"q","owned_by":"vllm","max_model_len":4096}]}`}, providers.KindVLLM},
 		{"llama-server without props", map[string]string{"GET /v1/models": `{"data":[{"id":"q","owned_by":"llamacpp"}]}`}, providers.KindLlamaCpp},
 		{"llama-server while it loads", map[string]string{"GET /props": loadingModel, "GET /v1/models": loadingModel}, providers.KindLlamaCpp},
+		{"tgi", map[string]string{"GET /info": tgiInfo, "GET /v1/models": `{"object":"list","data":[{"id":"a/b","object":"model","created":0,"owned_by":"a/b"}]}`}, providers.KindTGI},
+		{"tei, which embeds", map[string]string{"GET /info": `{"model_id":"BAAI/bge-m3","model_type":{"embedding":{"pooling":"cls"}},"max_concurrent_requests":512,"max_input_length":8192}`}, ""},
 		{"nothing", map[string]string{}, ""},
 	} {
 		kind, err := providers.Detect(testContext(t), fixed(t, c.answers), nil)
@@ -191,8 +193,8 @@ func TestAbilities(t *testing.T) {
 		if _, ok := p.(providers.Loader); ok != slices.Contains(loaders, kind) {
 			t.Errorf("%s: Loader is %v", kind, ok)
 		}
-		if _, ok := p.(providers.Embedder); !ok {
-			t.Errorf("%s is no Embedder", kind)
+		if _, ok := p.(providers.Embedder); ok == (kind == providers.KindTGI) {
+			t.Errorf("%s: Embedder is %v", kind, ok)
 		}
 		if _, ok := p.(providers.DeviceReporter); ok != (kind == providers.KindSim) {
 			t.Errorf("%s: DeviceReporter is %v", kind, ok)

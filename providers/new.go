@@ -135,6 +135,8 @@ func New(cfg Config) (Provider, error) {
 		return &LlamaRouter{NewOpenAI(cfg)}, nil
 	case KindLlamaSwap:
 		return &LlamaSwap{NewOpenAI(cfg)}, nil
+	case KindTGI:
+		return NewTGI(cfg), nil
 	case KindSim:
 		return &Sim{LlamaRouter{NewOpenAI(cfg)}}, nil
 	default:

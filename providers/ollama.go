@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ollama/ollama/api"
 	ollama "github.com/ollama/ollama/types/model"
@@ -203,51 +202,15 @@ func (p *Ollama) Generate(ctx context.Context, req Request, emit func([]byte) er
 	if err != nil {
 		return Answer{}, err
 	}
-	run := ollamaRun{kind: req.Kind, prompt: promptBytes(req.Body), created: time.Now().Unix()}
+	run := ollamaRun{retold: newRetold(req)}
 	err = p.stream(ctx, req, p.root+path, body, func(r *bufio.Reader, chunk func()) error {
-		return p.relay(r, &run, chunk, emit)
+		lines := lineReader{r: r}
+		return p.retell(lines.line, &run, chunk, emit)
 	})
 	if err != nil {
 		return Answer{}, err
 	}
 	return run.answer.whole(req.Kind, run.prompt), nil
-}
-
-// relay reads lines until the one that says "done".
-func (p *Ollama) relay(r *bufio.Reader, run *ollamaRun, chunk func(), emit func([]byte) error) error {
-	lines := lineReader{r: r}
-	send := func(data []byte) error {
-		if _, err := run.answer.add(data); err != nil {
-			return err
-		}
-		if err := emit(data); err != nil {
-			return &emitError{err}
-		}
-		return nil
-	}
-	for {
-		line, err := lines.line()
-		if err != nil {
-			return err
-		}
-		if len(line) == 0 {
-			continue
-		}
-		data, err := run.chunk(line)
-		if err != nil {
-			return err
-		}
-		if run.failure != nil {
-			return p.failure(http.StatusOK, nil, line)
-		}
-		chunk()
-		if err := send(data); err != nil {
-			return err
-		}
-		if run.done {
-			return send(run.usage())
-		}
-	}
 }
 
 // Embed implements Embedder.

@@ -12,17 +12,8 @@ import (
 // An ollamaRun turns the lines of one Ollama stream into OpenAI's chunks. It
 // belongs to the goroutine of the run.
 type ollamaRun struct {
-	kind    schemas.Kind
-	prompt  int   // bytes
-	created int64 // Unix seconds
-
-	answer  answer
-	head    []byte // what all chunks begin with, up to their choices
-	out     []byte // the newest chunk
-	calls   int    // tool calls so far
-	done    bool
-	failure []byte
-	counts  schemas.Usage // -1 for what the server didn't tell
+	retold
+	calls int // tool calls so far
 }
 
 // An ollamaLine is what a line holds, as text.
@@ -116,7 +107,7 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 		return nil, err
 	}
 	if l.error != nil {
-		o.failure = l.error
+		o.failed = true
 		return nil, nil
 	}
 	role := ""
@@ -146,24 +137,6 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	}
 	o.out = append(o.out, "}]}"...)
 	return o.out, nil
-}
-
-// begin makes the head of the chunks.
-func (o *ollamaRun) begin(model []byte) {
-	id, object := "chatcmpl-", "chat.completion.chunk"
-	if o.kind == schemas.Completion {
-		id, object = "cmpl-", "text_completion"
-	}
-	if inside(model) == nil {
-		model = []byte(`""`)
-	}
-	h := append([]byte(`{"id":"`), id...)
-	h = strconv.AppendUint(h, rand.Uint64(), 36) //nolint:gosec // an id, not a secret
-	h = append(append(append(h, `","object":"`...), object...), `","created":`...)
-	h = strconv.AppendInt(h, o.created, 10)
-	h = append(append(h, `,"model":`...), model...)
-	o.head = append(h, `,"choices":[`...)
-	o.out = make([]byte, 0, len(o.head)+256)
 }
 
 // delta appends what the line adds to the message, after role.
@@ -235,31 +208,4 @@ func (o *ollamaRun) finish(reason []byte) string {
 	default:
 		return `"stop"`
 	}
-}
-
-// usage returns the last chunk: no choices, but the counts.
-func (o *ollamaRun) usage() []byte {
-	o.answer.usage = appendCounts(nil, o.counts)
-	u, _ := o.answer.readUsage(o.prompt)
-	o.answer.usage = nil
-	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
-	o.out = appendUsage(o.out, u)
-	return append(o.out, '}')
-}
-
-// appendCounts appends the counts that are known as usage.
-func appendCounts(out []byte, u schemas.Usage) []byte {
-	out = append(out, '{')
-	if u.PromptTokens >= 0 {
-		out = append(out, `"prompt_tokens":`...)
-		out = strconv.AppendInt(out, int64(u.PromptTokens), 10)
-	}
-	if u.CompletionTokens >= 0 {
-		if len(out) > 1 {
-			out = append(out, ',')
-		}
-		out = append(out, `"completion_tokens":`...)
-		out = strconv.AppendInt(out, int64(u.CompletionTokens), 10)
-	}
-	return append(out, '}')
 }

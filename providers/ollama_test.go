@@ -96,7 +96,7 @@ func TestOllamaRefuses(t *testing.T) {
 }
 
 func TestOllamaChunks(t *testing.T) {
-	run := ollamaRun{kind: schemas.Chat, created: 7, prompt: 40}
+	run := ollamaRun{retold: retold{kind: schemas.Chat, created: 7, prompt: 40}}
 	var got []string
 	for _, line := range []string{
 		`{"model":"m","message":{"role":"assistant","content":"","thinking":"h\"m"},"done":false}`,

@@ -70,6 +70,9 @@ func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byt
 			if len(a.choices) == 0 {
 				return io.EOF
 			}
+			if end := a.closing(); end != nil {
+				return emitted(emit(end))
+			}
 			return nil
 		}
 		failure, err := a.add(data)
@@ -82,8 +85,8 @@ func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byt
 			continue
 		}
 		chunk()
-		if err := emit(a.rewrite(data)); err != nil {
-			return &emitError{err}
+		if err := emitted(emit(a.rewrite(data))); err != nil {
+			return err
 		}
 	}
 }

@@ -119,6 +119,12 @@ func FuzzAnswer(f *testing.F) {
 			} else if err != nil {
 				return
 			}
+			if got := a.rewrite(chunk); !json.Valid(got) {
+				t.Errorf("%q is rewritten as %q", chunk, got)
+			}
+		}
+		if got := a.closing(); got != nil && !json.Valid(got) {
+			t.Errorf("the stream is closed with %q", got)
 		}
 		for _, kind := range []schemas.Kind{schemas.Chat, schemas.Completion} {
 			if got := a.whole(kind, 10); !json.Valid(got.Body) {
@@ -135,10 +141,10 @@ func FuzzOllamaLine(f *testing.F) {
 	f.Add([]byte(`{"model":7,"message":{"content":null,"tool_calls":[]}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		for _, kind := range []schemas.Kind{schemas.Chat, schemas.Completion} {
-			run := ollamaRun{kind: kind}
+			run := ollamaRun{retold: retold{kind: kind}}
 			for range 2 {
 				chunk, err := run.chunk(line)
-				if err != nil || run.failure != nil {
+				if err != nil || run.failed {
 					break
 				}
 				if !json.Valid(chunk) {
@@ -147,6 +153,38 @@ func FuzzOllamaLine(f *testing.F) {
 				if _, err := run.answer.add(chunk); err != nil {
 					t.Fatalf("%v: %s from %s", err, chunk, line)
 				}
+			}
+		}
+	})
+}
+
+// Any event makes a chunk that is JSON, or an error; and how a stream of events is
+// cut into reads makes no difference.
+func FuzzTGIEvent(f *testing.F) {
+	f.Add([]byte(`{"index":1,"token":{"id":1,"text":" \u00e9","logprob":-0.5,"special":false},"top_tokens":[{"text":"a","logprob":-1},{"text":"a","logprob":null},7],"generated_text":null,"details":null}`))
+	f.Add([]byte(`{"index":2,"token":{"text":"</s>","special":true},"generated_text":"x","details":{"finish_reason":"length","generated_tokens":3,"input_length":7}}`))
+	f.Add([]byte(`{"error":"Model is overloaded","error_type":"overloaded"}`))
+	f.Add([]byte("{\"token\":{\"text\":\"a\"}}\n\n:\ndata: {\"generated_text\":\"\"}\n\ndata:x"))
+	tgi := NewTGI(Config{Kind: KindTGI, URL: "http://test.invalid"})
+	f.Fuzz(func(t *testing.T, event []byte) {
+		for _, logprobs := range []bool{false, true} {
+			var told [2]string
+			for i, r := range []io.Reader{bytes.NewReader(slicesConcat("data:", event, "\n\n")), &oneByte{string(slicesConcat("data:", event, "\n\n"))}} {
+				run := tgiRun{retold: retold{kind: schemas.Completion, head: []byte(`{"choices":[`)}, logprobs: logprobs}
+				events := sseReader{lines: lineReader{r: bufio.NewReaderSize(r, 16)}}
+				err := tgi.retell(events.next, &run, func() {}, func(chunk []byte) error {
+					if !json.Valid(chunk) {
+						t.Fatalf("%s from %s", chunk, event)
+					}
+					told[i] += string(chunk)
+					return nil
+				})
+				if got := run.answer.whole(schemas.Completion, 10); !json.Valid(got.Body) || (err == nil) != run.done {
+					t.Fatalf("%s (%v) from %s", got.Body, err, event)
+				}
+			}
+			if told[0] != told[1] {
+				t.Errorf("%s, and byte by byte %s", told[0], told[1])
 			}
 		}
 	})
@@ -304,7 +342,7 @@ func BenchmarkSSE(b *testing.B) {
 func BenchmarkOllama(b *testing.B) {
 	line := `{"model":"stories","created_at":"2026-11-23T05:10:20.228906469Z","message":{"role":"assistant","content":" there"},"done":false}` + "\n"
 	lines := lineReader{r: bufio.NewReaderSize(&endless{line: []byte(line)}, readerSize)}
-	run := ollamaRun{kind: schemas.Chat}
+	run := ollamaRun{retold: retold{kind: schemas.Chat}}
 	b.ReportAllocs()
 	for b.Loop() {
 		raw, err := lines.line()

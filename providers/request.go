@@ -23,6 +23,10 @@ type translation struct {
 // A translator takes one member of an OpenAI request.
 type translator func(t *translation, name string, raw json.RawMessage) error
 
+// anyOther stands in a table for the members that it does not name, of a dialect
+// that speaks OpenAI's API but for some of them.
+const anyOther = ""
+
 // translate takes all members of a request's body, in the order they stand there.
 // A member that is null asks for nothing, in every dialect.
 func translate(dialect string, req Request, table map[string]translator) (*translation, error) {
@@ -37,6 +41,9 @@ func translate(dialect string, req Request, table map[string]translator) (*trans
 		}
 		name := string(m.key)
 		take, known := table[name]
+		if !known {
+			take, known = table[anyOther]
+		}
 		if !known {
 			return nil, t.unsupported(name, "")
 		}

@@ -21,6 +21,14 @@ type emitError struct{ err error }
 
 func (e *emitError) Error() string { return e.err.Error() }
 
+// emitted marks what emit returned as the caller's.
+func emitted(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &emitError{err}
+}
+
 // A watch ends a run that takes longer than its limits. It belongs to the
 // goroutine of the run.
 type watch struct {

@@ -1,0 +1,119 @@
+package providers
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A retold is the state of a stream of another dialect that is told as OpenAI's
+// chunks. It belongs to the goroutine of the run.
+type retold struct {
+	kind    schemas.Kind
+	prompt  int   // bytes
+	created int64 // Unix seconds
+
+	answer answer
+	head   []byte        // what all chunks begin with, up to their choices
+	out    []byte        // the newest chunk
+	done   bool          // the final marker came
+	failed bool          // the newest event says that the server gave up
+	counts schemas.Usage // -1 for what the server didn't tell
+}
+
+func newRetold(req Request) retold {
+	return retold{kind: req.Kind, prompt: promptBytes(req.Body), created: time.Now().Unix()}
+}
+
+func (o *retold) state() *retold { return o }
+
+// A reteller turns the events of another dialect into chunks.
+type reteller interface {
+	// chunk returns an event as a chunk, which is valid until the next call, unless
+	// the event is a failure.
+	chunk(event []byte) ([]byte, error)
+	state() *retold
+}
+
+// retell reads a stream of another dialect to its final marker. next returns its
+// next event; empty ones are skipped.
+func (s *server) retell(next func() ([]byte, error), to reteller, chunk func(), emit func([]byte) error) error {
+	o := to.state()
+	send := func(data []byte) error {
+		if _, err := o.answer.add(data); err != nil {
+			return err
+		}
+		return emitted(emit(data))
+	}
+	for {
+		event, err := next()
+		if err != nil {
+			return err
+		}
+		if len(event) == 0 {
+			continue
+		}
+		data, err := to.chunk(event)
+		if err != nil {
+			return err
+		}
+		if o.failed {
+			return s.failure(http.StatusOK, nil, event)
+		}
+		chunk()
+		if err := send(data); err != nil {
+			return err
+		}
+		if o.done {
+			return send(o.usage())
+		}
+	}
+}
+
+// begin makes the head of the chunks.
+func (o *retold) begin(model []byte) {
+	id, object := "chatcmpl-", "chat.completion.chunk"
+	if o.kind == schemas.Completion {
+		id, object = "cmpl-", "text_completion"
+	}
+	if inside(model) == nil {
+		model = []byte(`""`)
+	}
+	h := append([]byte(`{"id":"`), id...)
+	h = strconv.AppendUint(h, rand.Uint64(), 36) //nolint:gosec // an id, not a secret
+	h = append(append(append(h, `","object":"`...), object...), `","created":`...)
+	h = strconv.AppendInt(h, o.created, 10)
+	h = append(append(h, `,"model":`...), model...)
+	o.head = append(h, `,"choices":[`...)
+	o.out = make([]byte, 0, len(o.head)+256)
+}
+
+// usage returns the last chunk: no choices, but the counts.
+func (o *retold) usage() []byte {
+	o.answer.usage = appendCounts(nil, o.counts)
+	u, _ := o.answer.readUsage(o.prompt)
+	o.answer.usage = nil
+	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
+	o.out = appendUsage(o.out, u)
+	return append(o.out, '}')
+}
+
+// appendCounts appends the counts that are known as usage.
+func appendCounts(out []byte, u schemas.Usage) []byte {
+	out = append(out, '{')
+	if u.PromptTokens >= 0 {
+		out = append(out, `"prompt_tokens":`...)
+		out = strconv.AppendInt(out, int64(u.PromptTokens), 10)
+	}
+	if u.CompletionTokens >= 0 {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(out, `"completion_tokens":`...)
+		out = strconv.AppendInt(out, int64(u.CompletionTokens), 10)
+	}
+	return append(out, '}')
+}
