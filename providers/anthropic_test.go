@@ -59,6 +59,7 @@ func TestAnthropicChunks(t *testing.T) {
 		`{"type":"content_block_stop","index":3}`,
 		`{"type":"content_block_start","index":4,"content_block":{"type":"tool_use","id":"t2","name":"g","input":{}}}`,
 		`{"type":"content_block_stop","index":4}`,
+		`{"type":"content_block_stop","index":4}`, // once more: it ends once
 		`{"type":"content_block_start","index":5,"content_block":{"type":"tool_use","id":"t3","name":"h","input":{"at":"once"}}}`,
 		`{"type":"content_block_stop","index":5}`,
 		`{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":9}}`,
