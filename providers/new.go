@@ -137,6 +137,8 @@ func New(cfg Config) (Provider, error) {
 		return &LlamaSwap{NewOpenAI(cfg)}, nil
 	case KindTGI:
 		return NewTGI(cfg), nil
+	case KindAnthropic:
+		return &Anthropic{newServer(cfg)}, nil
 	case KindSim:
 		return &Sim{LlamaRouter{NewOpenAI(cfg)}}, nil
 	default:

@@ -92,14 +92,6 @@ func (l *ollamaLine) message(s *scanner) {
 	}
 }
 
-// inside returns what stands between the quotes of a string, nil for no string.
-func inside(v []byte) []byte {
-	if len(v) < 2 || v[0] != '"' {
-		return nil
-	}
-	return v[1 : len(v)-1]
-}
-
 // chunk turns a line into a chunk, which is valid until the next call.
 func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	l, err := readLine(line)
@@ -112,7 +104,7 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	}
 	role := ""
 	if o.head == nil {
-		o.begin(l.model)
+		o.begin(nil, l.model)
 		role = `,"role":"assistant"` // of the first chunk only
 	}
 	o.out = append(append(o.out[:0], o.head...), `{"index":0,`...)

@@ -26,6 +26,28 @@ func members(object []byte) ([]member, bool) {
 	return found, s.end()
 }
 
+// each calls take with the members of a JSON object as they stand there, and
+// reports whether it is one.
+func each(object []byte, take func(key, value []byte)) bool {
+	s := scanner{b: object}
+	s.enter('{')
+	for {
+		k, ok := s.key()
+		if !ok {
+			return s.end()
+		}
+		take(k, s.value())
+	}
+}
+
+// inside returns what stands between the quotes of a string, nil for no string.
+func inside(v []byte) []byte {
+	if len(v) < 2 || v[0] != '"' {
+		return nil
+	}
+	return v[1 : len(v)-1]
+}
+
 // unescape returns the text of a raw string.
 func unescape(raw []byte) []byte {
 	if bytes.IndexByte(raw, '\\') < 0 {

@@ -22,6 +22,9 @@ type retold struct {
 	done   bool          // the final marker came
 	failed bool          // the newest event says that the server gave up
 	counts schemas.Usage // -1 for what the server didn't tell
+
+	// details are further members of the usage, each with a comma in front.
+	details []byte
 }
 
 func newRetold(req Request) retold {
@@ -32,8 +35,8 @@ func (o *retold) state() *retold { return o }
 
 // A reteller turns the events of another dialect into chunks.
 type reteller interface {
-	// chunk returns an event as a chunk, which is valid until the next call, unless
-	// the event is a failure.
+	// chunk returns an event as a chunk, which is valid until the next call. nil: the
+	// event says nothing to OpenAI's readers, or is a failure.
 	chunk(event []byte) ([]byte, error)
 	state() *retold
 }
@@ -63,9 +66,11 @@ func (s *server) retell(next func() ([]byte, error), to reteller, chunk func(), 
 		if o.failed {
 			return s.failure(http.StatusOK, nil, event)
 		}
-		chunk()
-		if err := send(data); err != nil {
-			return err
+		if data != nil {
+			chunk()
+			if err := send(data); err != nil {
+				return err
+			}
 		}
 		if o.done {
 			return send(o.usage())
@@ -73,22 +78,24 @@ func (s *server) retell(next func() ([]byte, error), to reteller, chunk func(), 
 	}
 }
 
-// begin makes the head of the chunks.
-func (o *retold) begin(model []byte) {
-	id, object := "chatcmpl-", "chat.completion.chunk"
+// begin makes the head of the chunks. id and model are JSON strings; what is none
+// is made up, or "".
+func (o *retold) begin(id, model []byte) {
+	prefix, object := "chatcmpl-", "chat.completion.chunk"
 	if o.kind == schemas.Completion {
-		id, object = "cmpl-", "text_completion"
+		prefix, object = "cmpl-", "text_completion"
+	}
+	if len(inside(id)) == 0 {
+		id = quote(prefix + strconv.FormatUint(rand.Uint64(), 36)) //nolint:gosec // an id, not a secret
 	}
 	if inside(model) == nil {
 		model = []byte(`""`)
 	}
-	h := append([]byte(`{"id":"`), id...)
-	h = strconv.AppendUint(h, rand.Uint64(), 36) //nolint:gosec // an id, not a secret
-	h = append(append(append(h, `","object":"`...), object...), `","created":`...)
+	h := append([]byte(`{"id":`), id...)
+	h = append(append(append(h, `,"object":"`...), object...), `","created":`...)
 	h = strconv.AppendInt(h, o.created, 10)
 	h = append(append(h, `,"model":`...), model...)
 	o.head = append(h, `,"choices":[`...)
-	o.out = make([]byte, 0, len(o.head)+256)
 }
 
 // usage returns the last chunk: no choices, but the counts.
@@ -98,7 +105,8 @@ func (o *retold) usage() []byte {
 	o.answer.usage = nil
 	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
 	o.out = appendUsage(o.out, u)
-	return append(o.out, '}')
+	o.out = append(o.out[:len(o.out)-1], o.details...)
+	return append(o.out, "}}"...)
 }
 
 // appendCounts appends the counts that are known as usage.

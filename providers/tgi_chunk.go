@@ -124,7 +124,7 @@ func (o *tgiRun) chunk(event []byte) ([]byte, error) {
 		return nil, nil
 	}
 	if o.head == nil {
-		o.begin(o.model)
+		o.begin(nil, o.model)
 	}
 	o.out = append(append(o.out[:0], o.head...), `{"index":0,"text":"`...)
 	if !e.token.special {
