@@ -185,21 +185,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// What can't load is no Loader.
-func TestAbilities(t *testing.T) {
-	loaders := []string{providers.KindOllama, providers.KindLlamaRouter, providers.KindLlamaSwap, providers.KindSim}
-	for _, kind := range providers.Kinds() {
-		p := newProvider(t, kind, "http://127.0.0.1:1")
-		if _, ok := p.(providers.Loader); ok != slices.Contains(loaders, kind) {
-			t.Errorf("%s: Loader is %v", kind, ok)
-		}
-		if _, ok := p.(providers.Embedder); ok == (kind == providers.KindTGI) {
-			t.Errorf("%s: Embedder is %v", kind, ok)
-		}
-		if _, ok := p.(providers.DeviceReporter); ok != (kind == providers.KindSim) {
-			t.Errorf("%s: DeviceReporter is %v", kind, ok)
-		}
-	}
+func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []providers.Config{{Kind: "nope", URL: "http://x"}, {Kind: "openai", URL: "x"}, {Kind: "openai", URL: "ftp://x"}} {
 		if p, err := providers.New(cfg); err == nil || p != nil {
 			t.Errorf("%+v: %v %v", cfg, p, err)
