@@ -90,11 +90,17 @@ func (p *LlamaServer) Pressure(ctx context.Context, _ string) (Pressure, error) 
 	if own.Sleeping {
 		return Pressure{Waiting: 0, Slots: own.TotalSlots, KVUsed: -1}, nil
 	}
-	found, err := p.slots(ctx, p.root+"/slots")
+	return p.busy(ctx, "")
+}
+
+// busy asks a llama-server how busy it is, a router with the query that names a
+// model.
+func (s *server) busy(ctx context.Context, query string) (Pressure, error) {
+	found, err := s.slots(ctx, s.root+"/slots"+query)
 	if err != nil {
 		return Pressure{}, err
 	}
-	if m, err := p.metrics(ctx, p.root+"/metrics"); err == nil {
+	if m, err := s.metrics(ctx, s.root+"/metrics"+query); err == nil {
 		found.Waiting = int(m.sum("llamacpp:requests_deferred", -1))
 	}
 	return found, nil
@@ -171,8 +177,12 @@ func (p *LlamaRouter) Load(ctx context.Context, model string) error {
 
 // Pressure implements PressureReporter.
 func (p *LlamaRouter) Pressure(ctx context.Context, model string) (Pressure, error) {
-	return p.slots(ctx, p.root+"/slots?autoload=false&model="+url.QueryEscape(model))
+	return p.busy(ctx, of(model))
 }
+
+// of is the query for what the process of a model says. The router starts none for
+// it.
+func of(model string) string { return "?autoload=false&model=" + url.QueryEscape(model) }
 
 // Unload implements Loader.
 func (p *LlamaRouter) Unload(ctx context.Context, model string) error {
