@@ -157,22 +157,34 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 // Load implements Loader.
 func (p *LlamaRouter) Load(ctx context.Context, model string) error {
 	err := p.order(ctx, "load", model)
-	if err != nil && !says(err, "already running", "already loaded") {
+	running := says(err, "already running", "already loaded")
+	if err != nil && !running {
 		if schemas.AsError(err).Code == schemas.Unsupported { // an unknown model's path is not found
 			return schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q to load", p.name, model)
 		}
 		return err
 	}
-	return p.until(ctx, model, func(s *loadStatus) (bool, error) {
+	err = p.until(ctx, model, func(s *loadStatus) (bool, error) {
 		switch s.state() {
 		case schemas.Resident:
-			return true, nil
+			return !running || p.alive(ctx, model), nil
 		case schemas.Loading:
 			return false, nil
 		default:
 			return true, p.loadFailure(model, s)
 		}
 	})
+	if running && err != nil && ctx.Err() == nil { // it has ended since: what failed was not this load
+		return p.Load(ctx, model)
+	}
+	return err
+}
+
+// alive reports whether the process of a loaded model is there: for a moment, the
+// router calls one loaded that was killed.
+func (p *LlamaRouter) alive(ctx context.Context, model string) bool {
+	_, err := p.fetch(ctx, http.MethodGet, p.root+"/props"+of(model), nil)
+	return err == nil || schemas.AsError(err).Code != schemas.UpstreamError
 }
 
 // Pressure implements PressureReporter.
