@@ -1,6 +1,7 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -141,9 +142,10 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 		m := l.model()
 		if l.Status != nil {
 			m.Slots = l.Status.flag("--parallel", "-np")
-			// --ctx-size is of all slots together
+			// --ctx-size is of all slots together, and no slot has more than the
+			// model was trained with, which is what is listed
 			if total := l.Status.flag("--ctx-size", "-c"); total > 0 && (l.Meta == nil || l.Meta.Ctx == 0) {
-				m.Context = total / max(1, m.Slots)
+				m.Context = min(total/max(1, m.Slots), cmp.Or(m.Context, total))
 			}
 			if slices.Contains(l.Status.Args, "--embeddings") || slices.Contains(l.Status.Args, "--embedding") {
 				m.Kinds = []schemas.Kind{schemas.Embedding}
