@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -20,6 +21,7 @@ const pollEvery = 50 * time.Millisecond
 // for as long as it runs.
 type LlamaServer struct {
 	*OpenAI
+	embeds sync.Map // model → bool: what it said when it was last awake
 }
 
 // props is what llama-server says of itself.
@@ -77,8 +79,26 @@ func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 		if own.Pooling != "" && own.Pooling != "none" && !slices.Contains(models[i].Kinds, schemas.Embedding) {
 			models[i].Kinds = append(models[i].Kinds, schemas.Embedding)
 		}
+		if p.onlyEmbeds(ctx, models[i].Name, &own) {
+			models[i].Kinds = []schemas.Kind{schemas.Embedding}
+		}
 	}
 	return models, nil
+}
+
+// onlyEmbeds reports whether the server runs with --embeddings. It shows only in
+// how it turns a request down that has no input, before the model sees any of it.
+// A server that sleeps is not asked: it would wake.
+func (p *LlamaServer) onlyEmbeds(ctx context.Context, model string, own *props) bool {
+	if own.Sleeping {
+		known, _ := p.embeds.Load(model)
+		embeds, ok := known.(bool)
+		return ok && embeds
+	}
+	err := p.call(ctx, http.MethodPost, p.v1+"/embeddings", []byte("{}"), nil)
+	embeds := err != nil && schemas.AsError(err).Code == schemas.InvalidRequest
+	p.embeds.Store(model, embeds)
+	return embeds
 }
 
 // Pressure implements PressureReporter. Only /metrics, which is off by default,
