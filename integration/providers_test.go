@@ -97,6 +97,10 @@ type run struct {
 // test ends.
 func (s *target) generate(tb testing.TB, model string, body map[string]any, lim providers.Limits) *run {
 	tb.Helper()
+	if s.kind == providers.KindOllama { // it refuses what it has no word for
+		body = maps.Clone(body)
+		delete(body, "cache_prompt")
+	}
 	data, err := json.Marshal(body)
 	if err != nil {
 		tb.Fatal(err)
@@ -306,11 +310,22 @@ func (s *target) pressed(t *testing.T, model string, want providers.Pressure) {
 var errEnough = errors.New("that is enough")
 
 // cancels checks that a run ends at once where its context does, and with its
-// cause. idle says when the server has stopped too.
-func (s *target) cancels(t *testing.T, model string, idle func() bool) {
+// cause; and that the server stops too, so that another is not kept waiting.
+func (s *target) cancels(t *testing.T, model string) {
 	t.Helper()
 	r := s.generate(t, model, long(), providers.Limits{}).begins(t)
-	if idle() {
+	p, tells := s.Provider.(providers.PressureReporter)
+	idle := func() bool {
+		if !tells {
+			return true
+		}
+		now, err := p.Pressure(t.Context(), model)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Running == 0
+	}
+	if tells && idle() {
 		t.Fatal("the server is idle while it generates")
 	}
 	r.stop(errEnough)
@@ -326,6 +341,12 @@ func (s *target) cancels(t *testing.T, model string, idle func() bool) {
 		t.Errorf("it ended %v, want %v", r.err, errEnough)
 	}
 	t.Logf("the server stopped after %s", within(t, time.Second, "the server stops", idle).Round(time.Millisecond))
+	body := chat()
+	body["max_tokens"] = 1
+	began := time.Now()
+	if next := s.generate(t, model, body, providers.Limits{}).ends(); next.err != nil || time.Since(began) > 2*time.Second {
+		t.Errorf("the next request took %s: %v", time.Since(began), next.err)
+	}
 }
 
 // loads checks that a load returns once the model is there, also where it was.
