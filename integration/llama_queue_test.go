@@ -38,7 +38,7 @@ func (u *user) control(node string, req schemas.ControlRequest) schemas.Code {
 func TestLlamaRouterHeld(t *testing.T) {
 	t.Parallel()
 	l := findLlama(t)
-	s := l.serveRouter(map[string]string{"slow.gguf": slowFile(t), "embed.gguf": shared(t, "models/stories-embed.gguf")})
+	s := l.serveRouter(map[string]string{"slow.gguf": slowFile(t), "embed.gguf": shared(t, "models/stories-embed.gguf")}, "-c", "1024")
 	u := queue(t, map[string]string{"router": s.url})
 	u.serves("slow", 1)
 	u.serves("embed", 1)

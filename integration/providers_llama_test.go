@@ -217,7 +217,7 @@ func (l *llama) serveRouter(files map[string]string, args ...string) *router {
 		args = append(args, "--models-preset", l.models(map[string]string{"preset.ini": preset})+"/preset.ini")
 	}
 	dir := l.models(files)
-	args = append(args, "--models-dir", dir, "--models-max", "0", "--no-models-autoload", "-c", "1024", "-np", "2", "--metrics")
+	args = append(args, "--models-dir", dir, "--models-max", "0", "--no-models-autoload", "-np", "2", "--metrics")
 	return &router{aim(l, providers.KindLlamaRouter, l.serve(args...), ""), dir}
 }
 
@@ -253,7 +253,7 @@ func TestProviderLlamaRouter(t *testing.T) {
 	if err := os.WriteFile(damaged, whole[:len(whole)/4], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := l.serveRouter(map[string]string{"one.gguf": model, "two.gguf": model, "damaged.gguf": damaged, "embed.gguf": shared(t, "models/stories-embed.gguf")})
+	s := l.serveRouter(map[string]string{"one.gguf": model, "two.gguf": model, "damaged.gguf": damaged, "embed.gguf": shared(t, "models/stories-embed.gguf")}, "-c", "4096")
 	s.model = "one"
 
 	s.prove(t, providertest.Discovery, func(t *testing.T) {
@@ -335,7 +335,7 @@ func TestProviderLlamaRouter(t *testing.T) {
 func TestProviderLlamaRouterBusy(t *testing.T) {
 	t.Parallel()
 	l := findLlama(t)
-	s := l.serveRouter(map[string]string{"slow.gguf": slowFile(t)})
+	s := l.serveRouter(map[string]string{"slow.gguf": slowFile(t)}, "-c", "1024")
 	s.model = "slow"
 	s.loads(t, "slow")
 	others := aim(t, providers.KindLlamaRouter, s.url, "slow")
