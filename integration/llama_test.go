@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,19 +38,71 @@ type llama struct {
 // PATH. It skips the test where there is none.
 func findLlama(tb testing.TB) *llama {
 	tb.Helper()
-	command := strings.Fields(os.Getenv("VRAMJET_LLAMA_SERVER"))
+	command, root := llamaCommand()
+	if command == nil {
+		tb.Skip("llama-server is not installed: install it or set VRAMJET_LLAMA_SERVER to its command")
+	}
+	return &llama{TB: tb, command: command, root: root}
+}
+
+// llamaCommand returns how llama-server is run here, and the directory that it
+// sees as its root; nil: it is not installed.
+func llamaCommand() (command []string, root string) {
+	command = strings.Fields(os.Getenv("VRAMJET_LLAMA_SERVER"))
 	if len(command) == 0 {
 		path, err := exec.LookPath("llama-server")
 		if err != nil {
-			tb.Skip("llama-server is not installed: install it or set VRAMJET_LLAMA_SERVER to its command")
+			return nil, ""
 		}
-		return &llama{TB: tb, command: []string{path}}
+		return []string{path}, ""
 	}
-	l := &llama{TB: tb, command: command}
 	if filepath.Base(command[0]) == "chroot" && len(command) > 2 {
-		l.root = command[1]
+		root = command[1]
 	}
-	return l
+	return command, root
+}
+
+// slowDir is where slowModel unpacked, "" if it did not.
+var slowDir string
+
+// slowModel unpacks the slow model once, where a server can see it.
+var slowModel = sync.OnceValues(func() (file string, err error) {
+	from, err := sharedFile("models/stories-slow.gguf.gz")
+	if err != nil {
+		return "", err
+	}
+	_, root := llamaCommand()
+	if slowDir, err = os.MkdirTemp(filepath.Join(root, os.TempDir()), "vramjet-it-"); err != nil {
+		return "", err
+	}
+	packed, err := os.Open(from)
+	if err != nil {
+		return "", err
+	}
+	defer packed.Close()
+	unpacked, err := gzip.NewReader(packed)
+	if err != nil {
+		return "", err
+	}
+	to, err := os.Create(filepath.Join(slowDir, "slow.gguf"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.Copy(to, unpacked); err != nil {
+		return "", err
+	}
+	return to.Name(), to.Close()
+})
+
+// slowFile returns a model that takes 15 to 60 ms for a token, for models.
+func slowFile(tb testing.TB) string {
+	tb.Helper()
+	shared(tb, "models/stories-slow.gguf.gz")
+	file, err := slowModel()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return file
 }
 
 // models copies models to where the server sees them, and returns the directory
@@ -64,9 +118,13 @@ func (l *llama) models(files map[string]string) string {
 		l.Cleanup(func() { os.RemoveAll(dir) })
 	}
 	for name, from := range files {
+		to := filepath.Join(dir, name)
+		if os.Link(from, to) == nil {
+			continue
+		}
 		data, err := os.ReadFile(from)
 		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), data, 0o600)
+			err = os.WriteFile(to, data, 0o600)
 		}
 		if err != nil {
 			l.Fatal(err)
@@ -78,10 +136,22 @@ func (l *llama) models(files map[string]string) string {
 // serve runs the server until the test ends, and returns its URL.
 func (l *llama) serve(args ...string) (url string) {
 	l.Helper()
+	url, _ = l.start(args...)
+	l.up(url)
+	return url
+}
+
+// start is serve, before the server is up.
+func (l *llama) start(args ...string) (url string, p *process) {
+	l.Helper()
 	port := fmt.Sprint(freePort(l))
 	args = slices.Concat(l.command[1:], []string{"-t", "1", "--host", "127.0.0.1", "--port", port}, args)
-	launch(l, "llama-server", exec.Command(l.command[0], args...))
-	url = "http://127.0.0.1:" + port
+	return "http://127.0.0.1:" + port, launch(l, "llama-server", exec.Command(l.command[0], args...))
+}
+
+// up waits until a server is ready.
+func (l *llama) up(url string) {
+	l.Helper()
 	within(l, patience, "llama-server is up", func() bool {
 		resp, err := http.Get(url + "/health")
 		if err != nil {
@@ -90,7 +160,6 @@ func (l *llama) serve(args ...string) (url string) {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
-	return url
 }
 
 // An answer is what OpenAI's API answers, as far as the tests compare it.
@@ -100,6 +169,9 @@ type answer struct {
 		Message struct {
 			Content string `json:"content"`
 		} `json:"message"`
+		Delta struct {
+			Content string `json:"content"`
+		} `json:"delta"`
 	} `json:"choices"`
 	Data []struct {
 		Embedding []float64 `json:"embedding"`
@@ -109,7 +181,7 @@ type answer struct {
 
 func (a *answer) text() (text string) {
 	for _, c := range a.Choices {
-		text += c.Text + c.Message.Content
+		text += c.Text + c.Message.Content + c.Delta.Content
 	}
 	return text
 }
@@ -277,6 +349,16 @@ func TestLlamaRouter(t *testing.T) {
 // loaded reports whether a router holds a model.
 func loaded(tb testing.TB, url, name string) bool {
 	tb.Helper()
+	status, ok := statuses(tb, url)[name]
+	if !ok {
+		tb.Fatalf("%s lists no %s", url, name)
+	}
+	return status == "loaded"
+}
+
+// statuses are what a router says of its models.
+func statuses(tb testing.TB, url string) map[string]string {
+	tb.Helper()
 	resp, err := http.Get(url + "/models")
 	if err != nil {
 		tb.Fatal(err)
@@ -293,11 +375,9 @@ func loaded(tb testing.TB, url, name string) bool {
 	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
 		tb.Fatal(err)
 	}
+	found := map[string]string{}
 	for _, m := range list.Data {
-		if m.ID == name {
-			return m.Status.Value == "loaded"
-		}
+		found[m.ID] = m.Status.Value
 	}
-	tb.Fatalf("%s lists no %s", url, name)
-	return false
+	return found
 }

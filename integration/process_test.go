@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/providers/providertest"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -48,7 +50,34 @@ func TestMain(m *testing.M) {
 	if dir, err := binaries(); err == nil {
 		os.RemoveAll(dir)
 	}
+	if slowDir != "" {
+		os.RemoveAll(slowDir)
+	}
+	if code == 0 && ranAll() {
+		if err := proofs.Check("../docs/providers.md", *update, providertest.Real); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	os.Exit(code)
+}
+
+var update = flag.Bool("update", false, "write the table of proofs in docs/providers.md")
+
+// proofs is what the tests of this package proved, with real servers.
+var proofs providertest.Proofs
+
+// ranAll reports whether all tests ran that prove something: nobody picked some,
+// and what they need is here.
+func ranAll() bool {
+	for _, name := range []string{"run", "skip", "list"} {
+		if flag.Lookup("test."+name).Value.String() != "" {
+			return false
+		}
+	}
+	command, _ := llamaCommand()
+	_, err := sharedFile("models")
+	return command != nil && err == nil
 }
 
 // A process is a real one, whose output is shown if its test fails.
@@ -258,6 +287,14 @@ func (u *user) next(s *client.Stream, kind schemas.EventKind) client.Event {
 // at hand, and skips the test where it isn't.
 func shared(tb testing.TB, path string) string {
 	tb.Helper()
+	file, err := sharedFile(path)
+	if err != nil {
+		tb.Skipf("%s is not at hand: set VRAMJET_SHARED to the folder that holds it", path)
+	}
+	return file
+}
+
+func sharedFile(path string) (string, error) {
 	dir := os.Getenv("VRAMJET_SHARED")
 	if dir == "" {
 		dir = "../../shared"
@@ -266,8 +303,5 @@ func shared(tb testing.TB, path string) string {
 	if err == nil {
 		_, err = os.Stat(file)
 	}
-	if err != nil {
-		tb.Skipf("%s is not at hand: set VRAMJET_SHARED to the folder that holds it", path)
-	}
-	return file
+	return file, err
 }

@@ -53,13 +53,24 @@ func isLlamaSwap(ctx context.Context, s *server) (string, error) {
 	return KindLlamaSwap, nil
 }
 
-// isLlama also knows a llama-server that still loads, and one that wants a key.
+// isLlama also knows a llama-server that still loads, and one that wants a key: it
+// tells its health without, and signs. It is taken for one with a model then.
 func isLlama(ctx context.Context, s *server) (string, error) {
 	var p props
 	err := s.call(ctx, http.MethodGet, s.root+"/props", nil, &p)
 	switch {
 	case err != nil && schemas.AsError(err).Code == schemas.ModelLoading:
 		return KindLlamaCpp, nil
+	case err != nil && schemas.AsError(err).Code == schemas.Auth:
+		resp, err := s.open(ctx, http.MethodGet, s.root+"/health", nil)
+		if err != nil {
+			return "", err
+		}
+		resp.Body.Close()
+		if resp.Header.Get("Server") == "llama.cpp" {
+			return KindLlamaCpp, nil
+		}
+		return "", nil
 	case err != nil:
 		return "", err
 	case p.Role == "router":

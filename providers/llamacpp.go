@@ -1,12 +1,14 @@
 package providers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -19,6 +21,7 @@ const pollEvery = 50 * time.Millisecond
 // for as long as it runs.
 type LlamaServer struct {
 	*OpenAI
+	embeds sync.Map // model → bool: what it said when it was last awake
 }
 
 // props is what llama-server says of itself.
@@ -76,8 +79,26 @@ func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 		if own.Pooling != "" && own.Pooling != "none" && !slices.Contains(models[i].Kinds, schemas.Embedding) {
 			models[i].Kinds = append(models[i].Kinds, schemas.Embedding)
 		}
+		if p.onlyEmbeds(ctx, models[i].Name, &own) {
+			models[i].Kinds = []schemas.Kind{schemas.Embedding}
+		}
 	}
 	return models, nil
+}
+
+// onlyEmbeds reports whether the server runs with --embeddings. It shows only in
+// how it turns a request down that has no input, before the model sees any of it.
+// A server that sleeps is not asked: it would wake.
+func (p *LlamaServer) onlyEmbeds(ctx context.Context, model string, own *props) bool {
+	if own.Sleeping {
+		known, _ := p.embeds.Load(model)
+		embeds, ok := known.(bool)
+		return ok && embeds
+	}
+	err := p.call(ctx, http.MethodPost, p.v1+"/embeddings", []byte("{}"), nil)
+	embeds := err != nil && schemas.AsError(err).Code == schemas.InvalidRequest
+	p.embeds.Store(model, embeds)
+	return embeds
 }
 
 // Pressure implements PressureReporter. Only /metrics, which is off by default,
@@ -90,11 +111,17 @@ func (p *LlamaServer) Pressure(ctx context.Context, _ string) (Pressure, error) 
 	if own.Sleeping {
 		return Pressure{Waiting: 0, Slots: own.TotalSlots, KVUsed: -1}, nil
 	}
-	found, err := p.slots(ctx, p.root+"/slots")
+	return p.busy(ctx, "")
+}
+
+// busy asks a llama-server how busy it is, a router with the query that names a
+// model.
+func (s *server) busy(ctx context.Context, query string) (Pressure, error) {
+	found, err := s.slots(ctx, s.root+"/slots"+query)
 	if err != nil {
 		return Pressure{}, err
 	}
-	if m, err := p.metrics(ctx, p.root+"/metrics"); err == nil {
+	if m, err := s.metrics(ctx, s.root+"/metrics"+query); err == nil {
 		found.Waiting = int(m.sum("llamacpp:requests_deferred", -1))
 	}
 	return found, nil
@@ -135,9 +162,10 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 		m := l.model()
 		if l.Status != nil {
 			m.Slots = l.Status.flag("--parallel", "-np")
-			// --ctx-size is of all slots together
+			// --ctx-size is of all slots together, and no slot has more than the
+			// model was trained with, which is what is listed
 			if total := l.Status.flag("--ctx-size", "-c"); total > 0 && (l.Meta == nil || l.Meta.Ctx == 0) {
-				m.Context = total / max(1, m.Slots)
+				m.Context = min(total/max(1, m.Slots), cmp.Or(m.Context, total))
 			}
 			if slices.Contains(l.Status.Args, "--embeddings") || slices.Contains(l.Status.Args, "--embedding") {
 				m.Kinds = []schemas.Kind{schemas.Embedding}
@@ -151,28 +179,44 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 // Load implements Loader.
 func (p *LlamaRouter) Load(ctx context.Context, model string) error {
 	err := p.order(ctx, "load", model)
-	if err != nil && !says(err, "already running", "already loaded") {
+	running := says(err, "already running", "already loaded")
+	if err != nil && !running {
 		if schemas.AsError(err).Code == schemas.Unsupported { // an unknown model's path is not found
 			return schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q to load", p.name, model)
 		}
 		return err
 	}
-	return p.until(ctx, model, func(s *loadStatus) (bool, error) {
+	err = p.until(ctx, model, func(s *loadStatus) (bool, error) {
 		switch s.state() {
 		case schemas.Resident:
-			return true, nil
+			return !running || p.alive(ctx, model), nil
 		case schemas.Loading:
 			return false, nil
 		default:
 			return true, p.loadFailure(model, s)
 		}
 	})
+	if running && err != nil && ctx.Err() == nil { // it has ended since: what failed was not this load
+		return p.Load(ctx, model)
+	}
+	return err
+}
+
+// alive reports whether the process of a loaded model is there: for a moment, the
+// router calls one loaded that was killed.
+func (p *LlamaRouter) alive(ctx context.Context, model string) bool {
+	_, err := p.fetch(ctx, http.MethodGet, p.root+"/props"+of(model), nil)
+	return err == nil || schemas.AsError(err).Code != schemas.UpstreamError
 }
 
 // Pressure implements PressureReporter.
 func (p *LlamaRouter) Pressure(ctx context.Context, model string) (Pressure, error) {
-	return p.slots(ctx, p.root+"/slots?autoload=false&model="+url.QueryEscape(model))
+	return p.busy(ctx, of(model))
 }
+
+// of is the query for what the process of a model says. The router starts none for
+// it.
+func of(model string) string { return "?autoload=false&model=" + url.QueryEscape(model) }
 
 // Unload implements Loader.
 func (p *LlamaRouter) Unload(ctx context.Context, model string) error {

@@ -130,7 +130,7 @@ func New(cfg Config) (Provider, error) {
 	case KindOllama:
 		return NewOllama(cfg), nil
 	case KindLlamaCpp:
-		return &LlamaServer{NewOpenAI(cfg)}, nil
+		return &LlamaServer{OpenAI: NewOpenAI(cfg)}, nil
 	case KindLlamaRouter:
 		return &LlamaRouter{NewOpenAI(cfg)}, nil
 	case KindLlamaSwap:
