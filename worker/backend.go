@@ -148,7 +148,7 @@ func (n *node) see(b *backend, l look) {
 	}
 	b.models = b.models[:0]
 	for _, m := range l.models {
-		if b.serves(m.Name) {
+		if b.Serves(m.Name) {
 			b.models = append(b.models, b.describe(m))
 		}
 	}
@@ -159,8 +159,9 @@ func (n *node) see(b *backend, l look) {
 	}
 }
 
-// serves reports whether a model is among those that the configuration names.
-func (b *backend) serves(name string) bool {
+// Serves reports whether a model, as the server names it, is among those that
+// b.Models names.
+func (b Backend) Serves(name string) bool {
 	if name == "" || len(b.Prefix)+len(name) > schemas.MaxModelBytes {
 		return false // no job can name it
 	}

@@ -28,6 +28,8 @@ type cli struct {
 	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
 
+	Backends backendsCmd `cmd:"" help:"Check model servers."`
+
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
