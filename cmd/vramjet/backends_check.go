@@ -297,7 +297,7 @@ func (k *inspection) busy(ctx context.Context, p providers.Provider, models []pr
 	found, err := reporter.Pressure(ctx, models[i].Name)
 	if err != nil {
 		c := causeOf(err)
-		if c == causeUnsupported {
+		if c == causeUnsupported || c == causeModelNotFound { // a path that is not there
 			c = causeSlotsOff
 		}
 		k.add(stepPressure, resultWarning, c, saying(err, k.b))

@@ -86,6 +86,11 @@ func printed(t *testing.T, found ...checkedBackend) string {
 	}
 	text := regexp.MustCompile(`less than 1ms|\b[0-9.]+(ms|s|µs)\b`).ReplaceAllString(out.String(), "TIME")
 	text = regexp.MustCompile(` at [0-9.]+ tokens/s`).ReplaceAllString(text, " at RATE tokens/s")
+	text = regexp.MustCompile(`answers on [0-9]+`).ReplaceAllString(text, "answers on PORT")
+	return withoutPorts(text)
+}
+
+func withoutPorts(text string) string {
 	return regexp.MustCompile(`(127\.0\.0\.1|internal|172\.17\.0\.1):[0-9]+`).ReplaceAllString(text, "$1:PORT")
 }
 
@@ -102,9 +107,9 @@ func simulated() *sim.Server {
 	return sim.New(sim.Config{
 		Devices: []sim.Device{{ID: "sim-0", Memory: 24 * schemas.GiB}},
 		Models: []sim.Model{
-			{Name: "talker", VRAM: 2 * schemas.GiB, Slots: 4, Context: 8192, TokenInterval: time.Millisecond},
+			{Name: "talker", VRAM: 2 * schemas.GiB, Slots: 4, Context: 8192, LoadTime: 20 * time.Millisecond, FirstToken: 5 * time.Millisecond, TokenInterval: time.Millisecond},
 			{Name: "short", VRAM: schemas.GiB, Context: 2048},
-			{Name: "vectors", Kinds: []schemas.Kind{schemas.Embedding}, VRAM: schemas.GiB, Context: 512},
+			{Name: "vectors", Kinds: []schemas.Kind{schemas.Embedding}, VRAM: schemas.GiB, Context: 512, LoadTime: 20 * time.Millisecond},
 		},
 	})
 }
@@ -145,6 +150,12 @@ func TestCheckSim(t *testing.T) {
 		t.Error("a model was unloaded that the check had not loaded")
 	}
 	golden(t, "backends-check.out", printed(t, unloaded, named, loaded))
+	var out strings.Builder
+	if err := (&app{streams: streams{out: &out}}).printJSON([]checkedBackend{loaded}); err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(`(_ms|tokens_per_s)": [0-9.]+`).ReplaceAllString(withoutPorts(out.String()), `$1": 0`)
+	golden(t, "backends-check.json", regexp.MustCompile(`connected in [0-9.]+ms|first token after [0-9]+ms|at [0-9.]+ tokens`).ReplaceAllString(text, "TIME"))
 
 	filtered := only(t, "", nil, Backend{Kind: "sim", URL: url, Models: []string{"t*", "vec"}, Slots: 3})
 	if len(filtered.Models) != 1 || filtered.Models[0].Slots != 3 || filtered.Result != resultOK {

@@ -112,7 +112,7 @@ func (k *inspection) load(ctx context.Context, p providers.Provider, m *provider
 	}
 	begun := time.Now()
 	undo = func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		if err := loader.Unload(ctx, m.Name); err != nil {
 			k.add(stepTrial, resultWarning, causeOf(err), m.Name+" was loaded for this and stays loaded: "+saying(err, k.b), m.Name)

@@ -36,7 +36,7 @@ type cli struct {
 
 const description = `A durable job queue for LLM inference on NATS JetStream.
 
-Exit codes: 0 ok; 1 a job failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
+Exit codes: 0 ok; 1 a job or a check failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
 
 // run runs the command line and returns the program's exit code. ctx ends when
 // the user wants the program to end.
