@@ -115,7 +115,7 @@ func newInspection(c *inspector, b Backend) *inspection {
 	if err != nil || b.URL == "" { // the configuration lets none through but a hosted API's that is not named
 		at = &url.URL{}
 	}
-	k := &inspection{inspector: c, b: b, at: at, clean: cleaner(b, at, c.finder.keys(b.KeysEnv)), transport: newTransport(b.Timeouts.Connect)}
+	k := &inspection{inspector: c, b: b, at: at, clean: cleaner(at, c.finder.keys(b.KeysEnv)), transport: newTransport(b.Timeouts.Connect)}
 	k.asked = &asker{next: k.transport, keys: c.finder.keys(b.KeysEnv)}
 	k.client = &http.Client{Transport: k.asked, Timeout: c.patience, CheckRedirect: stay}
 	k.out = checkedBackend{Name: b.Name, URL: redact(b.URL), Models: []checkedModel{}}
@@ -124,8 +124,8 @@ func newInspection(c *inspector, b Backend) *inspection {
 }
 
 // cleaner returns what takes secrets out of texts: keys, and what a URL holds.
-func cleaner(b Backend, at *url.URL, keys []providers.Key) *strings.Replacer {
-	pairs := []string{b.URL, redact(b.URL)}
+func cleaner(at *url.URL, keys []providers.Key) *strings.Replacer {
+	var pairs []string
 	hide := func(secret, as string) {
 		if secret != "" {
 			pairs = append(pairs, secret, as)

@@ -99,7 +99,6 @@ func (k *inspection) reach(ctx context.Context) bool {
 // that is no failure.
 func (k *inspection) unreached(ctx context.Context, c cause, text string) {
 	if k.finder.found && c == causeRefused {
-		k.absent = true
 		k.add(stepReachable, resultSkipped, "", "nobody listens here")
 		return
 	}

@@ -402,18 +402,58 @@ func TestCheckKeys(t *testing.T) {
 	}
 }
 
+// The key is shown to a server that is asked what it is, and to nobody else.
+func TestCheckDetectsWithKey(t *testing.T) {
+	server := paths(map[string]string{"/props": `{"total_slots":2}`, "/v1/models": `{"data":[{"id":"m","owned_by":"llamacpp"}]}`})
+	url := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" && r.Header.Get("Authorization") != "Bearer sk-good-key" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		server.ServeHTTP(w, r)
+	}))
+	env := map[string]string{"GOOD": "sk-good-key"}
+	if got := only(t, "", env, Backend{URL: url, KeysEnv: []string{"GOOD"}}); got.Kind != "llamacpp" {
+		t.Errorf("with its key the server is %q", got.Kind)
+	}
+	got := only(t, "", nil, Backend{Kind: "vllm", URL: url})
+	if has(got, resultWarning, causeWrongKind) || !has(got, resultFailed, causeKeyRefused) {
+		t.Errorf("without a key: %s", printed(t, got))
+	}
+	moved := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/login/"+strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), http.StatusFound)
+	}))
+	got = only(t, "", env, Backend{Kind: "vllm", URL: moved, KeysEnv: []string{"GOOD"}})
+	if text := printed(t, got); !has(got, resultFailed, causeRedirected) || strings.Contains(text, "sk-good") || !strings.Contains(text, "/login/[key]") {
+		t.Errorf("a server that repeats the key: %s", text)
+	}
+}
+
 // What stands in a URL is not printed either, whatever goes wrong.
 func TestCheckHidesSecrets(t *testing.T) {
-	for _, at := range []string{closedPort(t), serveHTTP(t, http.NotFoundHandler()), serveHTTP(t, http.RedirectHandler("/x?key=hunter22", http.StatusFound)), keyed(t, "k")} {
-		at = strings.Replace(at, "http://", "http://admin:hunter22@", 1) + "/v1?key=hunter22&long=swordfish"
+	garbage := serveHTTP(t, paths(map[string]string{"/v1/models": "<html>"}))
+	repeats := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			io.WriteString(w, `{"data":[{"id":"m","owned_by":"x"}]}`)
+			return
+		}
+		w.WriteHeader(http.StatusForbidden)
+		io.WriteString(w, `{"error":{"message":"not with `+r.URL.Query().Get("key")+` of `+r.URL.RawQuery+`"}}`)
+	}))
+	moved := serveHTTP(t, http.RedirectHandler("/x?key=hunter%2122", http.StatusFound))
+	for _, at := range []string{closedPort(t), serveHTTP(t, http.NotFoundHandler()), moved, garbage, repeats} {
+		at = strings.Replace(at, "http://", "http://admin:swordfish@", 1) + "/v1?key=hunter%2122"
 		for _, kind := range []string{"", "ollama", "vllm", "openai", "azure"} {
 			got := only(t, "m", nil, Backend{Kind: kind, URL: at})
 			text, err := json.Marshal(got)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if all := string(text) + printed(t, got); strings.Contains(all, "hunter22") || strings.Contains(all, "swordfish") {
-				t.Errorf("%s of the kind %q: a secret is printed: %s", at, kind, all)
+			all := string(text) + printed(t, got)
+			for _, secret := range []string{"swordfish", "hunter!22", "hunter%2122"} {
+				if strings.Contains(all, secret) {
+					t.Errorf("%s of the kind %q: %s is printed: %s", at, kind, secret, all)
+				}
 			}
 		}
 	}

@@ -34,7 +34,7 @@ var advice = map[cause]func(*situation, *finding) []string{
 		return []string{"set the variable " + strings.Join(f.About, "") + " in the environment of the worker"}
 	},
 	causeKeyRefused:   adviseKey,
-	causeKeyForbidden: says("the key is known and may not do this: give it the right at the provider, or use another"),
+	causeKeyForbidden: adviseForbidden,
 
 	causeNoModels: func(s *situation, _ *finding) []string { return []string{"give it a model: " + s.manual().pull} },
 	causeNoMatch: func(_ *situation, f *finding) []string {
@@ -139,6 +139,13 @@ func adviseKey(s *situation, _ *finding) []string {
 		header = "api-key"
 	}
 	return []string{fmt.Sprintf("check the key in $%s: is it whole, of this provider, and not revoked? It is sent as %s", strings.Join(s.keys, ", $"), header)}
+}
+
+func adviseForbidden(s *situation, _ *finding) []string {
+	if len(s.keys) == 0 {
+		return []string{"the server refuses us without a key: name the variable that holds one in keys_env, or have it allow this machine"}
+	}
+	return []string{fmt.Sprintf("the key in $%s is known and may not do this: give it the right at the provider, or use another", strings.Join(s.keys, ", $"))}
 }
 
 func adviseModelNotFound(s *situation, f *finding) []string {

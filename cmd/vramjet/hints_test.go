@@ -72,6 +72,8 @@ func TestHints(t *testing.T) {
 		{place(t, "openai", "http://h", withKeys("A", "B")), finding{Cause: causeKeyRefused}, []string{"$A, $B", "Authorization: Bearer"}, ""},
 		{place(t, "anthropic", "http://h", withKeys("A")), finding{Cause: causeKeyRefused}, []string{"$A", "x-api-key"}, "Bearer"},
 		{place(t, "azure", "http://h", withKeys("A")), finding{Cause: causeKeyRefused}, []string{"sent as api-key"}, "Bearer"},
+		{place(t, "openai", "http://h", withKeys("A")), finding{Cause: causeKeyForbidden}, []string{"$A", "may not do this"}, ""},
+		{place(t, "ollama", "http://h"), finding{Cause: causeKeyForbidden}, []string{"without a key", "allow this machine"}, "$"},
 		{place(t, "openai", "http://h"), finding{Cause: causeKeyMissing, About: []string{"A"}}, []string{"variable A"}, ""},
 		{place(t, "ollama", ollama), finding{Cause: causeNoModels}, []string{"ollama pull llama3.2"}, ""},
 		{place(t, "vllm", ollama), finding{Cause: causeNoModels}, []string{"vllm serve"}, ""},
