@@ -211,7 +211,7 @@ func noConnection(err error) bool {
 	var alert tls.AlertError
 	var cert *tls.CertificateVerificationError
 	var host x509.HostnameError
-	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") ||
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") || errors.Is(err, http.ErrSchemeMismatch) ||
 		errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &cert) || errors.As(err, &host)
 }
 

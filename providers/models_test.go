@@ -87,6 +87,10 @@ func TestDetect(t *testing.T) {
 	if _, err := providers.Detect(testContext(t), "http://"+l.Addr().String(), nil); schemas.AsError(err).Code != schemas.Unreachable {
 		t.Error(err)
 	}
+	secure := strings.Replace(fixed(t, nil), "http:", "https:", 1)
+	if _, err := providers.Detect(testContext(t), secure, nil); schemas.AsError(err).Code != schemas.Unreachable {
+		t.Errorf("a server that speaks no TLS: %v", err)
+	}
 }
 
 func TestDetectRecorded(t *testing.T) {

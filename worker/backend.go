@@ -196,7 +196,7 @@ func (n *node) see(b *backend, l look) {
 	b.models = b.models[:0]
 	clear(b.full)
 	for _, m := range l.models {
-		if b.serves(m.Name) {
+		if b.Serves(m.Name) {
 			b.models = append(b.models, b.describe(m))
 			b.full[b.Prefix+m.Name] = l.full[m.Name]
 		}
@@ -208,8 +208,9 @@ func (n *node) see(b *backend, l look) {
 	}
 }
 
-// serves reports whether a model is among those that the configuration names.
-func (b *backend) serves(name string) bool {
+// Serves reports whether a model, as the server names it, is among those that
+// b.Models names.
+func (b Backend) Serves(name string) bool {
 	if name == "" || len(b.Prefix)+len(name) > schemas.MaxModelBytes {
 		return false // no job can name it
 	}

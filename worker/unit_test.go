@@ -152,7 +152,7 @@ func TestDescribesModels(t *testing.T) {
 	}
 	b := newBackend(Backend{Models: []string{"llama3.2", "qwen3:*"}})
 	for name, want := range map[string]bool{"llama3.2": true, "qwen3:8b": true, "llama3": false, "": false} {
-		if b.serves(name) != want {
+		if b.Serves(name) != want {
 			t.Errorf("serves %q: %t", name, !want)
 		}
 	}

@@ -79,17 +79,10 @@ func (v *validator) backend(key string, b *Backend) {
 	if b.Name == "" {
 		v.fail(key+".name", "a backend needs a name, unique on the node")
 	}
-	if kinds := providers.Kinds(); !slices.Contains(kinds, b.Kind) {
-		hint := "want one of " + strings.Join(kinds, ", ")
-		if best, ok := nearest(b.Kind, kinds); ok {
-			hint = fmt.Sprintf("did you mean %q?", best)
-		}
-		v.fail(key+".kind", "%q is no kind of backend: %s", b.Kind, hint)
+	if err := validKind(b.Kind); err != nil {
+		v.fail(key+".kind", "%s", err)
 	}
-	u, err := url.Parse(b.URL)
-	switch {
-	case b.URL == "" && b.Kind == providers.KindSim: // one of this process
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	if own := b.URL == "" && b.Kind == providers.KindSim; !own && !validURL(b.URL) { // own: one of this process
 		v.fail(key+".url", "want http://host:port or https://host")
 	}
 	if len(b.Devices) > 1 && (slices.Contains(b.Devices, "all") || slices.Contains(b.Devices, "none")) {
@@ -98,6 +91,25 @@ func (v *validator) backend(key string, b *Backend) {
 	if b.Slots < 0 {
 		v.fail(key+".slots", "it is negative")
 	}
+}
+
+// validKind says what a kind should be that there is none of.
+func validKind(kind string) error {
+	kinds := providers.Kinds()
+	if slices.Contains(kinds, kind) {
+		return nil
+	}
+	hint := "want one of " + strings.Join(kinds, ", ")
+	if best, ok := nearest(kind, kinds); ok {
+		hint = fmt.Sprintf("did you mean %q?", best)
+	}
+	return fmt.Errorf("%q is no kind of backend: %s", kind, hint)
+}
+
+// validURL reports whether a server can be at that address.
+func validURL(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 func (v *validator) tenant(name string, t Tenant) {

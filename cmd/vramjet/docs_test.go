@@ -237,6 +237,16 @@ func TestDocsErrors(t *testing.T) {
 	}
 }
 
+// TestDocsCauses: what backends check may find is documented.
+func TestDocsCauses(t *testing.T) {
+	_, types := constants(t, "cmd/vramjet")
+	var documented []string
+	for _, row := range tableUnder(t, page(t, "docs/troubleshooting.md"), "## A model server") {
+		documented = append(documented, codes(row[0])...)
+	}
+	sameSet(t, "causes", documented, types["cause"])
+}
+
 // configKeys lists the keys below a type: backends[].name, tenants.<name>.weight.
 func configKeys(typ reflect.Type, prefix string) (keys []string) {
 	for f := range typ.Fields() {
@@ -351,7 +361,10 @@ func examples(text string) string {
 }
 
 // others are flags of other programs that pages show.
-var others = []string{"--last-for", "--json", "--raw", "--force", "--force-stdin"}
+var others = []string{
+	"--last-for", "--json", "--raw", "--force", "--force-stdin",
+	"--add-host", "--host", "--metrics", "--slots", "--models-max", "--no-models-autoload",
+}
 
 // TestDocsFlags: the table of flags is that of the command line, and no page
 // names a flag or a command that does not exist.
@@ -377,7 +390,7 @@ func TestDocsFlags(t *testing.T) {
 			t.Errorf("there is no command %s", command)
 		}
 	}
-	commands = append(commands, "help", "config", "jobs", "nodes")
+	commands = append(commands, "help", "backends", "config", "jobs", "nodes")
 	for name, text := range pages(t) {
 		for _, f := range regexp.MustCompile(`(?:^|[\s\x60(])(--[a-z][a-z-]*[a-z])`).FindAllStringSubmatch(text, -1) {
 			if !slices.Contains(all, f[1]) && !slices.Contains(others, f[1]) {

@@ -9,7 +9,7 @@ import (
 // The exit codes.
 const (
 	exitOK           = 0
-	exitFailed       = 1 // a job failed, or anything that has no code of its own
+	exitFailed       = 1 // a job or a check failed, or anything that has no code of its own
 	exitUsage        = 2
 	exitNotFound     = 3
 	exitNoNATS       = 5

@@ -28,13 +28,15 @@ type cli struct {
 	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
 
+	Backends backendsCmd `cmd:"" help:"Check model servers."`
+
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
 const description = `A durable job queue for LLM inference on NATS JetStream.
 
-Exit codes: 0 ok; 1 a job failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
+Exit codes: 0 ok; 1 a job or a check failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
 
 // run runs the command line and returns the program's exit code. ctx ends when
 // the user wants the program to end.
