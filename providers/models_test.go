@@ -189,6 +189,9 @@ func TestModels(t *testing.T) {
 func TestAbilities(t *testing.T) {
 	loaders := []string{providers.KindOllama, providers.KindLlamaRouter, providers.KindLlamaSwap, providers.KindSim}
 	for _, kind := range providers.Kinds() {
+		if kind == providers.KindRPC {
+			continue // providers/rpc makes it
+		}
 		p := newProvider(t, kind, "http://127.0.0.1:1")
 		if _, ok := p.(providers.Loader); ok != slices.Contains(loaders, kind) {
 			t.Errorf("%s: Loader is %v", kind, ok)
