@@ -88,6 +88,8 @@ func (v *validator) backend(key string, b *Backend) {
 	}
 	u, err := url.Parse(b.URL)
 	switch {
+	case b.Kind == providers.KindRPC:
+		v.service(key, b)
 	case b.URL == "" && b.Kind == providers.KindSim: // one of this process
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		v.fail(key+".url", "want http://host:port or https://host")
@@ -97,6 +99,22 @@ func (v *validator) backend(key string, b *Backend) {
 	}
 	if b.Slots < 0 {
 		v.fail(key+".slots", "it is negative")
+	}
+}
+
+// service checks a backend that is a NATS service: its name leads to it.
+func (v *validator) service(key string, b *Backend) {
+	if b.Name != "" && !schemas.ValidToken(b.Name) {
+		v.fail(key+".name", "%q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-', as it stands in subjects", b.Name)
+	}
+	if b.URL != "" {
+		v.fail(key+".url", "a backend of the kind rpc has none: it is found by its name")
+	}
+	if len(b.KeysEnv) > 0 {
+		v.fail(key+".keys_env", "a backend of the kind rpc has no keys: NATS says who may speak to it")
+	}
+	if b.Timeouts.Connect > 0 {
+		v.fail(key+".timeouts.connect", "a backend of the kind rpc has no connection of its own")
 	}
 }
 
