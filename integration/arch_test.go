@@ -17,6 +17,7 @@ func TestArrows(t *testing.T) {
 		"gpu":                    {"schemas"},
 		"providers":              {"schemas"},
 		"providers/sim":          {"schemas"},
+		"providers/rpc":          {"providers", "schemas"},
 		"providers/providertest": {"providers", "schemas"},
 		"broker":                 {"schemas"},
 		"broker/embedded":        {},
@@ -27,7 +28,7 @@ func TestArrows(t *testing.T) {
 		"client":                 {"schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

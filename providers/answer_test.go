@@ -62,7 +62,7 @@ func TestAnAnswerEndsOnce(t *testing.T) {
 }
 
 func TestEmbeddingsInOrder(t *testing.T) {
-	s := &server{name: "test", keys: newKeyring("test", nil, false)}
+	b := newBackend("test", nil, false)
 	for _, c := range []struct{ request, answer, want string }{
 		{`{"input":["a","b"]}`, `{"model":"m","data":[{"index":1,"embedding":[2]},{"index":0,"embedding":[1]}],"usage":{"prompt_tokens":3,"total_tokens":3}}`, `[{"index":0,"embedding":[1]},{"index":1,"embedding":[2]}]`},
 		{`{"input":[1,2,3]}`, `{"model":"m","data":[{"embedding":[2]}]}`, `[{"embedding":[2]}]`},
@@ -72,7 +72,7 @@ func TestEmbeddingsInOrder(t *testing.T) {
 		{`{"input":"a"}`, `{"error":{"message":"no"}}`, ``},
 		{`{"input":"a"}`, `[1]`, ``},
 	} {
-		a, err := s.readEmbeddings([]byte(c.answer), []byte(c.request))
+		a, err := b.readEmbeddings([]byte(c.answer), []byte(c.request))
 		if (err == nil) != (c.want != "") {
 			t.Errorf("%s: %v", c.answer, err)
 			continue

@@ -132,6 +132,9 @@ func readComplaint(status int, body []byte) complaint {
 	} else {
 		c.message = firstText(fields, "message", "error", "detail", "msg")
 		c.param = firstText(fields, "param")
+		if ms, err := strconv.ParseFloat(string(fields["retry_after_ms"]), 64); err == nil {
+			c.retry = seconds(ms / 1000)
+		}
 		if n := statusIn(fields); status/100 == 2 && n != 0 {
 			c.status = n
 		}
@@ -144,7 +147,7 @@ func readComplaint(status int, body []byte) complaint {
 	}
 	if details, ok := fields["details"]; ok {
 		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
-		c.retry = retryInfo(details)
+		c.retry = max(c.retry, retryInfo(details))
 	}
 	c.message = cut(c.message, maxMessage)
 	if c.message == "" {

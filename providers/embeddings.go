@@ -11,10 +11,10 @@ import (
 
 // readEmbeddings reads an answer with embeddings, OpenAI's or Ollama's, and returns
 // it as OpenAI's: a vector for each input, in their order, and usage.
-func (s *server) readEmbeddings(raw, request []byte) (Answer, error) {
+func (b *backend) readEmbeddings(raw, request []byte) (Answer, error) {
 	found, ok := members(raw)
 	if !ok {
-		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer is not a JSON object", s.name)
+		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer is not a JSON object", b.name)
 	}
 	var a answer
 	var vectors []vector
@@ -23,7 +23,7 @@ func (s *server) readEmbeddings(raw, request []byte) (Answer, error) {
 		switch string(m.key) {
 		case "error":
 			if !isNull(m.value) {
-				return Answer{}, s.failure(http.StatusOK, nil, raw)
+				return Answer{}, b.failure(http.StatusOK, nil, raw)
 			}
 		case "object", "total_duration", "load_duration":
 		case "usage":
@@ -38,7 +38,7 @@ func (s *server) readEmbeddings(raw, request []byte) (Answer, error) {
 		}
 	}
 	if want := inputs(request); len(vectors) == 0 || want > 0 && len(vectors) != want {
-		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer has %d embeddings for %d inputs", s.name, len(vectors), want)
+		return Answer{}, schemas.Errorf(schemas.UpstreamError, "%s: the answer has %d embeddings for %d inputs", b.name, len(vectors), want)
 	}
 	out = append(out, `,"data":[`...)
 	for i, v := range vectors {

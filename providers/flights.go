@@ -39,15 +39,15 @@ func (f *flights) of(model string) int {
 
 // idle returns an error where requests for a model run: ours, or those of others
 // where the server tells. Where it cannot be asked, ours are what counts.
-func (s *server) idle(ctx context.Context, p PressureReporter, model string) error {
-	running := s.flights.of(model)
+func (b *backend) idle(ctx context.Context, p PressureReporter, model string) error {
+	running := b.flights.of(model)
 	if running == 0 && p != nil {
 		if now, err := p.Pressure(ctx, model); err == nil {
 			running = max(now.Running, 0) + max(now.Waiting, 0)
 		}
 	}
 	if running > 0 {
-		return schemas.Errorf(schemas.Overloaded, "%s: %q runs %d requests: unload it when they are done", s.name, model, running)
+		return schemas.Errorf(schemas.Overloaded, "%s: %q runs %d requests: unload it when they are done", b.name, model, running)
 	}
 	return nil
 }

@@ -29,20 +29,18 @@ const (
 
 // A server is the HTTP side of a provider.
 type server struct {
-	name    string
+	backend
 	root    string // the server's URL without a "/v1" and without a slash at its end
 	v1      string // where OpenAI's API is
 	query   string // behind every path; "" or "?" and the rest
 	quirk   quirk
-	keys    *keyring
-	flights *flights
 	client  *http.Client
 	readers *sync.Pool // of *bufio.Reader
 }
 
 func newServer(cfg Config) server {
-	s := server{name: cmp.Or(cfg.Name, cfg.Kind), quirk: quirks[cfg.Kind], flights: newFlights()}
-	s.keys = newKeyring(s.name, cfg.Keys, s.quirk.hosted)
+	s := server{quirk: quirks[cfg.Kind]}
+	s.backend = newBackend(cmp.Or(cfg.Name, cfg.Kind), cfg.Keys, s.quirk.hosted)
 	client := http.Client{Transport: newTransport(cfg.Connect)}
 	if cfg.HTTP != nil {
 		client = *cfg.HTTP
@@ -178,17 +176,6 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 	}
 	return nil, s.failure(resp.StatusCode, resp.Header, text)
 }
-
-// failure turns what a server said into an error that names the server and no
-// key.
-func (s *server) failure(status int, header http.Header, body []byte) *schemas.Error {
-	e := classify(status, header, body, time.Now())
-	e.Message = s.name + ": " + s.keys.redact(e.Message)
-	return e
-}
-
-// Open implements Breaker.
-func (s *server) Open() error { return s.keys.open() }
 
 // transportError turns an error of the connection into ctx's cause or an *Error.
 func (s *server) transportError(ctx context.Context, err error) error {

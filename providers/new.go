@@ -122,6 +122,9 @@ func New(cfg Config) (Provider, error) {
 	if _, ok := quirks[cfg.Kind]; !ok {
 		return nil, fmt.Errorf("backend %s: the kind %q is none of %s", cfg.Name, cfg.Kind, strings.Join(Kinds(), ", "))
 	}
+	if cfg.Kind == KindRPC {
+		return nil, fmt.Errorf("backend %s: a provider of the kind %q is made by providers/rpc, as it needs a connection to NATS", cfg.Name, cfg.Kind)
+	}
 	u, err := url.Parse(cmp.Or(cfg.URL, quirks[cfg.Kind].url))
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("backend %s: the url %q is not like http://127.0.0.1:8080", cfg.Name, cfg.URL)

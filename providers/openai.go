@@ -45,7 +45,8 @@ func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) er
 	}
 	var a answer
 	err = p.stream(ctx, req, p.at(req.Model, path), body, func(r *bufio.Reader, chunk func()) error {
-		return p.relay(r, &a, chunk, emit)
+		events := sseReader{lines: lineReader{r: r}}
+		return p.relay(events.next, &a, chunk, emit)
 	})
 	if err != nil {
 		return Answer{}, err
@@ -53,12 +54,11 @@ func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) er
 	return a.whole(req.Kind, promptBytes(req.Body)), nil
 }
 
-// relay reads an event stream to its final marker: [DONE] after at least one
-// choice, or the end of the stream once every choice has its finish reason.
-func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byte) error) error {
-	events := sseReader{lines: lineReader{r: r}}
+// relay reads chunks to the final marker: [DONE] after at least one choice, or the
+// end of the stream once every choice has its finish reason.
+func (b *backend) relay(next func() ([]byte, error), a *answer, chunk func(), emit func([]byte) error) error {
 	for {
-		data, err := events.next()
+		data, err := next()
 		switch {
 		case errors.Is(err, io.EOF) && a.finished():
 			return nil
@@ -80,7 +80,7 @@ func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byt
 		case err != nil:
 			return err
 		case failure != nil || a.failed():
-			return p.failure(http.StatusOK, nil, data)
+			return b.failure(http.StatusOK, nil, data)
 		case a.repeats:
 			continue
 		}

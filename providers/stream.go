@@ -164,7 +164,7 @@ func verdict(ctx, runCtx context.Context, err error) error {
 }
 
 // broken turns an error in the middle of a stream into the one to return.
-func (s *server) broken(ctx, runCtx context.Context, err error) error {
+func (b *backend) broken(ctx, runCtx context.Context, err error) error {
 	if mine, ok := errors.AsType[*emitError](err); ok {
 		return mine.err
 	}
@@ -173,13 +173,13 @@ func (s *server) broken(ctx, runCtx context.Context, err error) error {
 	switch {
 	case errors.As(err, &known):
 	case errors.As(err, &stray):
-		known = s.failure(http.StatusOK, nil, stray.text)
+		known = b.failure(http.StatusOK, nil, stray.text)
 	case errors.Is(err, io.EOF):
-		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer ended without its final marker", s.name)
+		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer ended without its final marker", b.name)
 	case errors.Is(err, errNotChunk):
-		known = schemas.Errorf(schemas.UpstreamError, "%s: %s", s.name, err)
+		known = schemas.Errorf(schemas.UpstreamError, "%s: %s", b.name, err)
 	default:
-		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer broke off: %s", s.name, err)
+		known = schemas.Errorf(schemas.StreamBroken, "%s: the answer broke off: %s", b.name, err)
 	}
 	return verdict(ctx, runCtx, known)
 }

@@ -95,6 +95,12 @@ func (c Code) Verdict() Verdict {
 	return verdicts[Internal]
 }
 
+// Valid reports whether c is one of the codes.
+func (c Code) Valid() bool {
+	_, ok := verdicts[c]
+	return ok
+}
+
 // An Error is why a job, or an attempt at it, failed. It travels in end, retry
 // and refusal messages.
 type Error struct {

@@ -59,6 +59,13 @@ var goldens = map[string]any{
 	"api-error":       &APIError{Error: goldenError},
 	"control-request": &ControlRequest{Do: "load", Backend: "ollama", Model: "llama3.1:8b"},
 	"cancel":          &Cancel{Attempt: 2, Void: true},
+	"rpc-model-list": &RPCModelList{Models: []RPCModel{{
+		Name: "upper", Kinds: []Kind{Chat, Embedding}, State: Installed, VRAM: Known(6 * GiB), Need: Known(7 * GiB),
+		Slots: 4, Context: 8192, Digest: "sha256:46e0", Abilities: []string{"tools"},
+	}}},
+	"rpc-model-request":   &RPCModelRequest{Model: "upper"},
+	"rpc-pressure-report": &RPCPressureReport{Running: new(2), Waiting: new(1), Slots: 4, KVUsed: new(0.25)},
+	"rpc-error":           &RPCError{Error: RPCFailure{Message: "no room", Type: "server_error", Code: "out_of_memory", Param: "model", RetryAfterMS: 1500}},
 }
 
 // Messages that OpenAI's API defines: they have golden files, and no Go type.
@@ -149,7 +156,7 @@ func TestEveryMessageHasAGoldenFile(t *testing.T) {
 	for _, message := range goldens {
 		showFields(reflect.ValueOf(message), shown)
 	}
-	for _, file := range []string{"control.go", "errors.go", "event.go", "node.go"} {
+	for _, file := range []string{"control.go", "errors.go", "event.go", "node.go", "rpc.go"} {
 		for name, typ := range structTypes(t, file) {
 			tagged := slices.ContainsFunc(typ.Fields.List, func(f *ast.Field) bool { return f.Tag != nil })
 			in := slices.ContainsFunc(slices.Collect(maps.Keys(shown)), func(field string) bool { return strings.HasPrefix(field, name+".") })
@@ -217,7 +224,7 @@ func TestSchemasMatchTheTypes(t *testing.T) {
 		s := readSchema(t, name)
 		compareMembers(t, name, reflect.TypeOf(message).Elem(), s)
 		defs, _ := s["$defs"].(map[string]any)
-		for def, typ := range map[string]any{"device": Device{}, "backend": Backend{}, "model": Model{}, "running": RunningJob{}, "reservation": Reservation{}, "flow": FlowInfo{}} {
+		for def, typ := range map[string]any{"device": Device{}, "backend": Backend{}, "model": Model{}, "running": RunningJob{}, "reservation": Reservation{}, "flow": FlowInfo{}, "served": RPCModel{}, "failed": RPCFailure{}} {
 			if d, ok := defs[def].(map[string]any); ok {
 				compareMembers(t, def, reflect.TypeOf(typ), d)
 			}
@@ -264,6 +271,11 @@ func TestSchemasRefuse(t *testing.T) {
 		{"control-request", `{"do":"explode"}`},
 		{"cancel", `{"attempt":-1}`},
 		{"job-done", `{}`},
+		{"rpc-model-list", `{"models":[{"name":""}]}`},
+		{"rpc-model-list", `{"models":[{"name":"m","state":"asleep"}]}`},
+		{"rpc-model-request", `{}`},
+		{"rpc-pressure-report", `{"kv_used":2}`},
+		{"rpc-error", `{"error":{"code":"auth"}}`},
 		{"offer-answer", `{"accepted":1,"seq":1}`},
 	} {
 		if err := validate(c.name, []byte(c.message)); err == nil || AsError(err).Code != InvalidRequest {

@@ -3,6 +3,7 @@ package schemas
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -16,6 +17,7 @@ const (
 	NodePrefix    = "vj.v1.node."    // + node.run, .state, .done or .control
 	CancelPrefix  = "vj.v1.cancel."  // + tenant.job
 	APIPrefix     = "vj.v1.api."     // + tenant.verb
+	RPCPrefix     = "vj.v1.rpc."     // + service.verb
 	NodesPing     = "vj.v1.nodes.ping"
 )
 
@@ -128,6 +130,21 @@ func CancelSubject(tenant, job string) string { return CancelPrefix + tenant + "
 
 // APISubject is where a client asks the dispatcher.
 func APISubject(tenant, verb string) string { return APIPrefix + tenant + "." + verb }
+
+// RPCSubject is where a worker asks a service that is a backend: service is a token
+// of ValidToken, verb one of the RPC verbs.
+func RPCSubject(service, verb string) string { return RPCPrefix + service + "." + verb }
+
+// ParseRPCSubject returns the service and the verb of a subject of a service, and
+// false where it is none.
+func ParseRPCSubject(subject string) (service, verb string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, RPCPrefix)
+	service, verb, dot := strings.Cut(rest, ".")
+	if !ok || !dot || !ValidToken(service) || !slices.Contains(rpcVerbs, verb) {
+		return "", "", false
+	}
+	return service, verb, true
+}
 
 // CheckReply reports why a job of tenant may not have its events published on
 // subject: it may name an inbox or its own results, or what begins with one of

@@ -154,6 +154,26 @@ func FuzzParseJobSubject(f *testing.F) {
 	})
 }
 
+func TestRPCSubject(t *testing.T) {
+	for _, verb := range []string{RPCModels, RPCGenerate, RPCEmbed, RPCLoad, RPCUnload, RPCPressure, RPCCancel} {
+		subject := RPCSubject("my_Service-2", verb)
+		if subject != "vj.v1.rpc.my_Service-2."+verb || !literal(subject) {
+			t.Errorf("%s: the subject is %q", verb, subject)
+		}
+		if service, v, ok := ParseRPCSubject(subject); service != "my_Service-2" || v != verb || !ok {
+			t.Errorf("%s reads as %q, %q, %t", subject, service, v, ok)
+		}
+	}
+	for _, subject := range []string{
+		"", "vj.v1.rpc", "vj.v1.rpc.", "vj.v1.rpc.a", "vj.v1.rpc.a.", "vj.v1.rpc..models", "vj.v1.rpc.a.explode",
+		"vj.v1.rpc.*.models", "vj.v1.rpc.a.>", "vj.v1.rpc.a.models.b", "vj.v1.rpc.a b.models", RPCSubject(strings.Repeat("a", 65), RPCModels), "vj.v2.rpc.a.models",
+	} {
+		if service, verb, ok := ParseRPCSubject(subject); ok || service != "" || verb != "" {
+			t.Errorf("%q reads as %q, %q", subject, service, verb)
+		}
+	}
+}
+
 func TestCheckReply(t *testing.T) {
 	also := []string{"team.out.", "apps.>", "", ">"}
 	for _, subject := range []string{

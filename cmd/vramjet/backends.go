@@ -10,7 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/rpc"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 	"github.com/vramjet/vramjet/worker"
@@ -30,14 +33,15 @@ const lookEvery = 5 * time.Second
 // those that are found on this machine, and the simulated one where that is
 // asked for. It belongs to one goroutine.
 type backendFinder struct {
+	nc     *nats.Conn // for those that are services
 	log    *slog.Logger
 	getenv func(string) string
 	want   []Backend // what is to be added yet
 	found  bool      // want was looked for, not configured
 }
 
-func newBackendFinder(cfg *Config, getenv func(string) string, log *slog.Logger) *backendFinder {
-	f := &backendFinder{log: log, getenv: getenv, want: cfg.Backends}
+func newBackendFinder(nc *nats.Conn, cfg *Config, getenv func(string) string, log *slog.Logger) *backendFinder {
+	f := &backendFinder{nc: nc, log: log, getenv: getenv, want: cfg.Backends}
 	if len(f.want) > 0 {
 		return f
 	}
@@ -93,7 +97,7 @@ func (f *backendFinder) feed(ctx context.Context, w *worker.Worker) {
 
 // add adds one backend, and reports whether there is nothing more to do for it.
 func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, names map[string]bool) bool {
-	if b.URL == "" { // a simulated server of this process: the configuration lets no other be without a URL
+	if b.Kind == providers.KindSim && b.URL == "" { // one of this process
 		url, err := simServer(ctx)
 		if err != nil {
 			f.log.Error("a backend cannot be used", "backend", b.Name, "err", err)
@@ -144,7 +148,7 @@ func freeName(kind string, taken map[string]bool) string {
 
 // backend makes what the worker needs of what the configuration says.
 func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
-	p, err := providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect})
+	p, err := f.provider(b)
 	if err != nil {
 		return worker.Backend{}, err
 	}
@@ -165,6 +169,13 @@ func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
 		wb.Devices = b.Devices
 	}
 	return wb, nil
+}
+
+func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
+	if b.Kind == providers.KindRPC {
+		return rpc.New(f.nc, rpc.Config{Name: b.Name})
+	}
+	return providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect})
 }
 
 // keys are the keys in the named environment variables, which are read each time

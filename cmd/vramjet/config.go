@@ -44,9 +44,9 @@ type NATS struct {
 
 // Backend is one model server, or hosted API, behind the node.
 type Backend struct {
-	Name     string   `koanf:"name"` // unique on the node
-	Kind     string   `koanf:"kind"` // one of providers.Kinds
-	URL      string   `koanf:"url"`
+	Name     string   `koanf:"name"`     // unique on the node
+	Kind     string   `koanf:"kind"`     // one of providers.Kinds
+	URL      string   `koanf:"url"`      // none of a kind that has no address: rpc
 	Devices  []string `koanf:"devices"`  // all (the default), none, or indices and ids
 	Slots    int      `koanf:"slots"`    // jobs at once, for each model; 0: what the server tells
 	Models   []string `koanf:"models"`   // names or patterns; none: what the server lists

@@ -68,6 +68,18 @@ func TestConfigFull(t *testing.T) {
 	}
 }
 
+// A backend that is a service has a name and nothing else to find it by.
+func TestConfigService(t *testing.T) {
+	cfg, _, err := loadConfig(writeFile(t, "v.yaml", "backends: [{name: my-Service_2, kind: rpc, slots: 4, timeouts: {queue: 3s}}]\n"), env(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Backend{{Name: "my-Service_2", Kind: "rpc", Slots: 4, Timeouts: Timeouts{Queue: 3 * time.Second}}}
+	if diff := cmp.Diff(want, cfg.Backends); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "node: a\nnats:\n  urll: x\n", `v.yaml:3: unknown key "nats.urll": did you mean "nats.url"?`},
@@ -90,6 +102,10 @@ func TestConfigErrors(t *testing.T) {
 		{"no name", "backends:\n- {kind: sim}\n", "v.yaml:2: backends[0].name: a backend needs a name"},
 		{"kind", "backends:\n- {name: a, kind: olama}\n", `v.yaml:2: backends[0].kind: "olama" is no kind of backend: did you mean "ollama"?`},
 		{"URL", "backends:\n- {name: a, kind: sim, url: \"localhost:1\"}\n", "v.yaml:2: backends[0].url: want http://host:port"},
+		{"a service with a URL", "backends:\n- {name: a, kind: rpc, url: \"http://x\"}\n", "v.yaml:2: backends[0].url: a backend of the kind rpc has none"},
+		{"a service's name", "backends:\n- {name: a.b, kind: rpc}\n", `v.yaml:2: backends[0].name: "a.b" is not 1 to 64 characters`},
+		{"a service's keys", "backends:\n- {name: a, kind: rpc, keys_env: X}\n", "v.yaml:2: backends[0].keys_env: a backend of the kind rpc has no keys"},
+		{"a service's connection", "backends:\n- {name: a, kind: rpc, timeouts: {connect: 1s}}\n", "v.yaml:2: backends[0].timeouts.connect: a backend of the kind rpc has no connection"},
 		{"devices", "backends:\n- {name: a, kind: sim, devices: [all, 0]}\n", "v.yaml:2: backends[0].devices: all and none stand alone"},
 		{"negative", "backends:\n- {name: a, kind: sim, slots: -1}\n", "v.yaml:2: backends[0].slots: it is negative"},
 		{"tenant", "tenants:\n  a.b: {weight: 1}\n", `v.yaml:2: tenants["a.b"]: the tenant "a.b" is not`},

@@ -82,7 +82,10 @@ func (v *validator) backend(key string, b *Backend) {
 	if err := validKind(b.Kind); err != nil {
 		v.fail(key+".kind", "%s", err)
 	}
-	if own := b.URL == "" && b.Kind == providers.KindSim; !own && !validURL(b.URL) { // own: one of this process
+	switch own := b.URL == "" && b.Kind == providers.KindSim; { // own: one of this process
+	case b.Kind == providers.KindRPC:
+		v.service(key, b)
+	case !own && !validURL(b.URL):
 		v.fail(key+".url", "want http://host:port or https://host")
 	}
 	if len(b.Devices) > 1 && (slices.Contains(b.Devices, "all") || slices.Contains(b.Devices, "none")) {
@@ -110,6 +113,22 @@ func validKind(kind string) error {
 func validURL(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}
+
+// service checks a backend that is a NATS service: its name leads to it.
+func (v *validator) service(key string, b *Backend) {
+	if b.Name != "" && !schemas.ValidToken(b.Name) {
+		v.fail(key+".name", "%q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-', as it stands in subjects", b.Name)
+	}
+	if b.URL != "" {
+		v.fail(key+".url", "a backend of the kind rpc has none: it is found by its name")
+	}
+	if len(b.KeysEnv) > 0 {
+		v.fail(key+".keys_env", "a backend of the kind rpc has no keys: NATS says who may speak to it")
+	}
+	if b.Timeouts.Connect > 0 {
+		v.fail(key+".timeouts.connect", "a backend of the kind rpc has no connection of its own")
+	}
 }
 
 func (v *validator) tenant(name string, t Tenant) {

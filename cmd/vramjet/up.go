@@ -72,7 +72,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of the dispatcher, which outlives the worker's jobs
 	defer end()
-	backends, err := c.backends(life, a, cfg)
+	backends, err := c.backends(life, a, nc, cfg)
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,8 @@ func (c *upCmd) dataDir(a *app) string {
 
 // backends are those of the configuration or of this machine. With --try, the
 // simulated one stands in where there's none.
-func (c *upCmd) backends(ctx context.Context, a *app, cfg *Config) (*backendFinder, error) {
-	f := newBackendFinder(cfg, a.getenv, a.logger())
+func (c *upCmd) backends(ctx context.Context, a *app, nc *nats.Conn, cfg *Config) (*backendFinder, error) {
+	f := newBackendFinder(nc, cfg, a.getenv, a.logger())
 	sim := c.Sim
 	if f.found && !sim {
 		there := f.lookNow(ctx)

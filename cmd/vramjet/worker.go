@@ -51,7 +51,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of what jobs need while they drain
 	defer end()
-	backends := newBackendFinder(cfg, a.getenv, log)
+	backends := newBackendFinder(nc, cfg, a.getenv, log)
 	if c.Sim {
 		url, err := simServer(life)
 		if err != nil {

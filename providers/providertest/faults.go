@@ -16,21 +16,21 @@ import (
 
 // faults tests what a server must never do, and some do.
 func faults(k *Kind, prove prover) {
-	if k.Serve != nil {
-		return // they are HTTP's
-	}
-	prove("cut in a chunk", Faults, cutInChunk)
-	prove("cut in a character", Faults, cutInCharacter)
 	prove("stray text", Faults, strayText)
 	prove("bodies of errors", Faults, errorBodies)
 	prove("an error under 200", Faults, errorUnder200)
 	prove("a page under 200", Faults, pageUnder200)
 	prove("not UTF-8", Faults, notUTF8)
 	prove("two ends", Faults, twoEnds)
+	prove("nothing is asked twice", Faults, askedOnce)
+	if k.Serve != nil {
+		return // the rest is HTTP's
+	}
+	prove("cut in a chunk", Faults, cutInChunk)
+	prove("cut in a character", Faults, cutInCharacter)
 	prove("headers without end", Faults, endlessHeaders)
 	prove("a stall in a chunk", Faults, stall)
 	prove("a server at another address", Faults, redirect)
-	prove("nothing is asked twice", Faults, askedOnce)
 }
 
 func cutInChunk(t *testing.T, r *rig) {

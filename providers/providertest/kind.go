@@ -25,7 +25,9 @@ type Kind struct {
 
 	// Serve runs a server with that handler until the test ends and returns a
 	// provider for it. nil means HTTP in memory, in a bubble. A nil handler means
-	// that nobody is there.
+	// that nobody is there. What the handler writes line by line are the server's
+	// messages; a status says that there is an error instead. There is no connection
+	// that could end: a handler that returns or panics is only silent from then on.
 	Serve func(t *testing.T, h http.Handler) providers.Provider
 
 	// Server returns a new server that speaks as the vendor documents it, with the

@@ -47,6 +47,10 @@ const (
 // Proofs collects what tests proved. The zero Proofs is ready. Its methods may be
 // called concurrently.
 type Proofs struct {
+	// Row reports whether that row of the table is proven by these tests, where it is
+	// not by those of another package. nil: all are.
+	Row func(kind string) bool
+
 	mu    sync.Mutex // guards found
 	found map[cell]bool
 }
@@ -74,7 +78,7 @@ const (
 )
 
 // Check compares the table in a Markdown file with what was proven, as far as it
-// is of those sources: it must claim all of that and no more. With update it
+// is of those sources and of the rows that are proven here: it must claim all of that and no more. With update it
 // writes the table instead.
 func (p *Proofs) Check(file string, update bool, sources ...Source) error {
 	text, err := os.ReadFile(file)
@@ -87,16 +91,17 @@ func (p *Proofs) Check(file string, update bool, sources ...Source) error {
 		return fmt.Errorf("%s has no table of proofs", file)
 	}
 	claimed := readTable(table)
+	mine := func(c cell) bool { return slices.Contains(sources, c.source) && (p.Row == nil || p.Row(c.kind)) }
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := map[cell]bool{}
 	for c := range claimed {
-		if !slices.Contains(sources, c.source) {
+		if !mine(c) {
 			want[c] = true // somebody else's to prove
 		}
 	}
 	for c := range p.found {
-		if slices.Contains(sources, c.source) {
+		if mine(c) {
 			want[c] = true
 		}
 	}
