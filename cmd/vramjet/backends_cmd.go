@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/providers"
 )
@@ -25,7 +28,7 @@ type backendsCheckCmd struct {
 func (*backendsCheckCmd) Help() string {
 	return `Checks the backends of the configuration, or where it has none, every address of this machine where a worker looks for model servers. Of each: whether it is reached, what it is, its models, how busy it is, its keys, and a short generation. Below stands how to fix what is wrong.
 
-It needs no NATS. It loads nothing and spends nothing unless --model says so. The exit code is 1 where something failed; a warning is none.
+It needs no NATS, but for backends of the kind rpc. It loads nothing and spends nothing unless --model says so. The exit code is 1 where something failed; a warning is none.
 
 Examples:
 
@@ -42,7 +45,12 @@ func (c *backendsCheckCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	inspector := newInspector(newBackendFinder(cfg, a.getenv, a.logger()), c.Model, c.NoGenerate)
+	nc, err := servicesAt(ctx, a, cfg)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	inspector := newInspector(newBackendFinder(nc, cfg, a.getenv, a.logger()), c.Model, c.NoGenerate)
 	found := inspector.all(ctx)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -58,6 +66,15 @@ func (c *backendsCheckCmd) Run(ctx context.Context, a *app) error {
 	return inspector.conclude(found)
 }
 
+// servicesAt connects to NATS where backends are services there; else it returns
+// nil, which can be closed as well.
+func servicesAt(ctx context.Context, a *app, cfg *Config) (*nats.Conn, error) {
+	if slices.ContainsFunc(cfg.Backends, func(b Backend) bool { return b.Kind == providers.KindRPC }) {
+		return a.connect(ctx)
+	}
+	return nil, nil
+}
+
 // config returns the configuration with the backends to check.
 func (c *backendsCheckCmd) config(a *app) (*Config, error) {
 	if c.URL == "" {
@@ -71,6 +88,9 @@ func (c *backendsCheckCmd) config(a *app) (*Config, error) {
 		return nil, usage(fmt.Errorf("--url: %q is not like http://127.0.0.1:11434 or https://host", redact(c.URL)))
 	}
 	b := Backend{URL: c.URL, Kind: c.Kind}
+	if c.Kind == providers.KindRPC {
+		return nil, usage(errors.New("--kind: a backend of the kind rpc is no server with a URL: name it in the configuration"))
+	}
 	if c.Kind != "" {
 		if err := validKind(c.Kind); err != nil {
 			return nil, usage(fmt.Errorf("--kind: %w", err))

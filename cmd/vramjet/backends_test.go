@@ -65,7 +65,7 @@ func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] 
 // no neighbours.
 func inspect(t *testing.T, model string, env map[string]string, backends ...Backend) *inspector {
 	t.Helper()
-	f := newBackendFinder(&Config{Backends: backends}, func(k string) string { return env[k] }, slog.New(slog.DiscardHandler))
+	f := newBackendFinder(nil, &Config{Backends: backends}, func(k string) string { return env[k] }, slog.New(slog.DiscardHandler))
 	c := newInspector(f, model, false)
 	c.root, c.ports, c.patience = t.TempDir(), nil, 5*time.Second
 	return c
