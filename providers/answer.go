@@ -21,10 +21,12 @@ type answer struct {
 	usage   []byte
 	pieces  int // chunks that brought text
 
+	stopsAtTools bool // as the quirk says
+
 	// Of the newest chunk.
-	renamed []int // where the name "reasoning" stands in it, in place of reasoning_content
-	told    bool  // it brought usage
-	repeats bool  // it only says once more that a choice is finished
+	edits   []edit // what OpenAI would have written
+	told    bool   // it brought usage
+	repeats bool   // it only says once more that a choice is finished
 	out     []byte
 }
 
@@ -53,7 +55,7 @@ type tool struct {
 func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	s := scanner{b: chunk}
 	before := a.pieces
-	a.renamed, a.repeats, a.told = a.renamed[:0], false, false
+	a.edits, a.repeats, a.told = a.edits[:0], false, false
 	s.enter('{')
 	for slot := 0; ; slot++ {
 		k, ok := s.key()
@@ -86,33 +88,11 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	return failure, nil
 }
 
-// What a model thought, as vLLM, OpenRouter, LM Studio and Ollama name it, and as
-// we and the others do.
-const (
-	reasoningName = "reasoning"
-	thoughtsName  = "reasoning_content"
-)
-
-// rewrite returns the newest chunk with one name for what the model thought. It is
-// valid until the next call.
-func (a *answer) rewrite(chunk []byte) []byte {
-	if len(a.renamed) == 0 {
-		return chunk
-	}
-	a.out = a.out[:0]
-	last := 0
-	for _, at := range a.renamed {
-		a.out = append(append(a.out, chunk[last:at]...), thoughtsName...)
-		last = at + len(reasoningName)
-	}
-	a.out = append(a.out, chunk[last:]...)
-	return a.out
-}
-
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
 
-// keep sets a member to its newest value, unless that says nothing. slot is
-// where the member probably is: chunks of a stream look alike.
+// keep sets a member to its newest value, unless that says nothing: Azure sends
+// chunks between the others with "" and 0. slot is where the member probably is:
+// chunks of a stream look alike.
 func keep(list []member, slot int, key, value []byte) []member {
 	if slot >= len(list) || !bytes.Equal(list[slot].key, key) {
 		slot = slices.IndexFunc(list, func(m member) bool { return bytes.Equal(m.key, key) })
@@ -120,7 +100,7 @@ func keep(list []member, slot int, key, value []byte) []member {
 	switch {
 	case slot < 0:
 		return append(list, member{bytes.Clone(key), bytes.Clone(value)})
-	case bytes.Equal(list[slot].value, value), isNull(value), string(value) == `""`:
+	case bytes.Equal(list[slot].value, value), isNull(value), string(value) == `""`, string(value) == "0":
 	default:
 		list[slot].value = append(list[slot].value[:0], value...)
 	}
@@ -174,10 +154,7 @@ func (a *answer) addChoice(s *scanner) {
 		case "text":
 			a.addText(s, c, k)
 		case "finish_reason":
-			if v := s.value(); len(v) > 2 && v[0] == '"' {
-				a.repeats = a.repeats || c.finish != nil
-				c.finish = append(c.finish[:0], v...)
-			}
+			a.addFinish(s, c)
 		case "logprobs":
 			c.logprobs = addArrays(s, c.logprobs)
 		default:
@@ -247,7 +224,7 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		case string(k) == "tool_calls" && next == '[':
 			a.addTools(s, c)
 		case string(k) == reasoningName && next == '"' && !named(whole, thoughtsName):
-			a.renamed = append(a.renamed, cap(s.b)-cap(k))
+			a.edits = append(a.edits, edit{cap(s.b) - cap(k), len(reasoningName), thoughtsName})
 			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)
@@ -334,6 +311,9 @@ func (a *answer) readUsage(prompt int) (u schemas.Usage, told bool) {
 		}
 	}
 	told = u.PromptTokens >= 0 && u.CompletionTokens >= 0 && u.TotalTokens >= 0
+	if told { // what Google's models think is in no number but the total
+		u.CompletionTokens = max(u.CompletionTokens, u.TotalTokens-u.PromptTokens)
+	}
 	if u.PromptTokens < 0 {
 		u.PromptTokens = max(1, prompt/4)
 	}

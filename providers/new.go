@@ -68,6 +68,8 @@ type quirk struct {
 	bare        bool              // its paths have no "/v1"
 	deployments bool              // with an api-version in its URL, models are parts of paths
 	unlisted    bool              // it lists no models, or others than it serves: Config.Models does
+
+	stopsAtTools bool // it finishes with "stop" where it calls tools
 }
 
 var quirks = map[string]quirk{
