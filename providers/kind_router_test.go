@@ -197,8 +197,8 @@ func liteLLMServer() http.Handler {
 		providertest.Routes(map[string]string{
 			"GET /v1/models": `{"data":[{"id":"gpt-4o","object":"model","created":1677610602,"owned_by":"openai"},{"id":"ada","object":"model","created":1677610602,"owned_by":"openai"},{"id":"an-alias","object":"model"},{"id":"fake","object":"model"},{"id":"paints","object":"model"},{"id":"whisper","object":"model"},{"id":"openai/*","object":"model"}],"object":"list"}`,
 			"GET /v1/model/info": `{"data":[` + strings.Join([]string{
-				info("gpt-4o", gpt+`,"max_input_tokens":128000,"supports_vision":false,"supports_reasoning":false`),
-				info("gpt-4o", gpt+`,"max_input_tokens":64000,"supports_vision":true,"supports_reasoning":false`),
+				info("gpt-4o", gpt+`,"max_input_tokens":64000,"supports_vision":false,"supports_reasoning":false`),
+				info("gpt-4o", gpt+`,"max_input_tokens":128000,"supports_vision":true,"supports_reasoning":false`),
 				info("ada", `,"mode":"embedding","max_input_tokens":8191,"supports_vision":false`),
 				info("fake", ""), info("paints", `,"mode":"image_generation"`), info("not for this key", gpt),
 			}, ",") + `]}`,
