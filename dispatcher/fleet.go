@@ -220,8 +220,10 @@ func (n *node) freeOf(dev schemas.Device) schemas.Amount {
 	return free
 }
 
+// backend returns what placement needs to know of a backend. Its cost is that of
+// as many tokens in as out: nobody knows beforehand how long an answer gets.
 func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
-	pb := placement.Backend{Name: b.Name, Devices: b.Devices}
+	pb := placement.Backend{Name: b.Name, Devices: b.Devices, Cost: b.Price.Input + b.Price.Output}
 	if !b.Healthy {
 		pb.Closed = "the backend does not answer"
 	}

@@ -116,6 +116,22 @@ func TestPromisedLoadTakesMemory(t *testing.T) {
 	}
 }
 
+// TestTheCheaperAPIFirst: what a node says of prices decides between hosted APIs,
+// by the sum of both.
+func TestTheCheaperAPIFirst(t *testing.T) {
+	f := newFleet()
+	hosted := func(name string, input, output float64) schemas.Backend {
+		return schemas.Backend{
+			Name: name, Healthy: true, Price: schemas.Price{Input: input, Output: output},
+			Models: []schemas.Model{{Name: "m", State: schemas.Remote, Slots: 1}},
+		}
+	}
+	f.observe(&schemas.NodeState{Node: "a", Boot: "b", Seq: 1, Backends: []schemas.Backend{hosted("a", 1, 9), hosted("b", 3, 5), hosted("c", 9, 1)}}, time.Now())
+	if c, _ := f.place.Choose(placement.Ask{Model: "m"}); c.Backend != "b" {
+		t.Errorf("Choose = %+v", c)
+	}
+}
+
 // TestNewBootForgetsPromises: a worker that was started again runs nothing.
 func TestNewBootForgetsPromises(t *testing.T) {
 	now := time.Now()

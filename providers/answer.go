@@ -21,17 +21,13 @@ type answer struct {
 	usage   []byte
 	pieces  int // chunks that brought text
 
+	stopsAtTools bool // as the quirk says
+
 	// Of the newest chunk.
-	edits   []edit // what does not read as OpenAI's does, from its front to its end
+	edits   []edit // what OpenAI would have written
 	told    bool   // it brought usage
 	repeats bool   // it only says once more that a choice is finished
 	out     []byte
-}
-
-// An edit puts a text in the place of what stands in a chunk.
-type edit struct {
-	at, size int
-	text     string
 }
 
 // A choice is one of the answers that were asked for.
@@ -93,38 +89,6 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	return failure, nil
 }
 
-// What a model thought, as vLLM, OpenRouter, LM Studio and Ollama name it, and as
-// we and the others do.
-const (
-	reasoningName = "reasoning"
-	thoughtsName  = "reasoning_content"
-)
-
-// finishes are the finish reasons of servers that have others than OpenAI.
-var finishes = map[string]string{`"eos_token"`: `"stop"`, `"stop_sequence"`: `"stop"`} // TGI
-
-// edit puts text in the place of old, which is a part of the scanner's text.
-func (a *answer) edit(s *scanner, old []byte, text string) {
-	a.edits = append(a.edits, edit{at: cap(s.b) - cap(old), size: len(old), text: text})
-}
-
-// rewrite returns the newest chunk as OpenAI's readers take it: with one name for
-// what the model thought, with their finish reasons, and with the id of a tool
-// call once. It is valid until the next call.
-func (a *answer) rewrite(chunk []byte) []byte {
-	if len(a.edits) == 0 {
-		return chunk
-	}
-	a.out = a.out[:0]
-	last := 0
-	for _, e := range a.edits {
-		a.out = append(append(a.out, chunk[last:e.at]...), e.text...)
-		last = e.at + e.size
-	}
-	a.out = append(a.out, chunk[last:]...)
-	return a.out
-}
-
 // closing returns the chunk that a server left out which ended its stream without
 // a word on why. nil: it left none out.
 func (a *answer) closing() []byte {
@@ -161,8 +125,9 @@ func (a *answer) closing() []byte {
 
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
 
-// keep sets a member to its newest value, unless that says nothing. slot is
-// where the member probably is: chunks of a stream look alike.
+// keep sets a member to its newest value, unless that says nothing: Azure sends
+// chunks between the others with "" and 0. slot is where the member probably is:
+// chunks of a stream look alike.
 func keep(list []member, slot int, key, value []byte) []member {
 	if slot >= len(list) || !bytes.Equal(list[slot].key, key) {
 		slot = slices.IndexFunc(list, func(m member) bool { return bytes.Equal(m.key, key) })
@@ -170,7 +135,7 @@ func keep(list []member, slot int, key, value []byte) []member {
 	switch {
 	case slot < 0:
 		return append(list, member{bytes.Clone(key), bytes.Clone(value)})
-	case bytes.Equal(list[slot].value, value), isNull(value), string(value) == `""`:
+	case bytes.Equal(list[slot].value, value), isNull(value), string(value) == `""`, string(value) == "0":
 	default:
 		list[slot].value = append(list[slot].value[:0], value...)
 	}
@@ -231,14 +196,7 @@ func (a *answer) addChoice(s *scanner) {
 		case "text":
 			a.addText(s, c, k)
 		case "finish_reason":
-			if v := s.value(); len(v) > 2 && v[0] == '"' {
-				a.repeats = a.repeats || c.finish != nil
-				if ours, ok := finishes[string(v)]; ok {
-					a.edit(s, v, ours)
-					v = []byte(ours)
-				}
-				c.finish = append(c.finish[:0], v...)
-			}
+			a.addFinish(s, c)
 		case "logprobs":
 			c.logprobs = addArrays(s, c.logprobs)
 		default:
@@ -401,6 +359,9 @@ func (a *answer) readUsage(prompt int) (u schemas.Usage, told bool) {
 		}
 	}
 	told = u.PromptTokens >= 0 && u.CompletionTokens >= 0 && u.TotalTokens >= 0
+	if told { // what Google's models think is in no number but the total
+		u.CompletionTokens = max(u.CompletionTokens, u.TotalTokens-u.PromptTokens)
+	}
 	if u.PromptTokens < 0 {
 		u.PromptTokens = max(1, prompt/4)
 	}

@@ -2,8 +2,10 @@ package providers
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -12,12 +14,12 @@ import (
 // and name, and all bring pieces of its arguments.
 func (a *answer) addTools(s *scanner, c *choice) {
 	s.enter('[')
-	for position := 0; s.element('[', ']'); position++ {
+	for s.element('[', ']') {
 		if s.peek() != '{' {
 			s.value()
 			continue
 		}
-		t := c.tool(indexOr(*s, position)) // some servers send no index
+		t := a.call(s, c)
 		s.enter('{')
 		for {
 			k, ok := s.key()
@@ -40,6 +42,99 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			}
 		}
 	}
+}
+
+// call returns the tool call that the piece belongs to which comes next.
+func (a *answer) call(s *scanner, c *choice) *tool {
+	p := peekPiece(*s)
+	if p.index >= 0 {
+		return c.tool(p.index)
+	}
+	t := c.unnumbered(&p)
+	if p.number.text != "" {
+		p.number.text = strings.Replace(p.number.text, "?", strconv.Itoa(t.index), 1)
+		a.edits = append(a.edits, p.number)
+	}
+	return t
+}
+
+// A piece is what tells of a piece of a tool call which call it is of.
+type piece struct {
+	index    int // -1: it has none
+	id, name []byte
+	number   edit // gives it an index, in place of the "?"
+}
+
+// peekPiece looks at the piece that comes next.
+func peekPiece(s scanner) piece {
+	p := piece{index: -1}
+	s.enter('{')
+	start := s.i
+	for {
+		k, ok := s.key()
+		if !ok {
+			return p
+		}
+		if p.number.text == "" {
+			p.number = edit{start, 0, `"index":?,`}
+		}
+		switch text := s.peek() == '"'; {
+		case string(k) == "index":
+			v := s.value()
+			p.index = atoi(v)
+			p.number = edit{s.i - len(v), len(v), "?"}
+		case string(k) == "id" && text:
+			p.id = s.str()
+		case string(k) == "function" && s.peek() == '{':
+			p.name = nameIn(s)
+			s.value()
+		default:
+			s.value()
+		}
+	}
+}
+
+// nameIn returns the "name" of the object that comes next, "" without one.
+func nameIn(s scanner) (name []byte) {
+	s.enter('{')
+	for {
+		k, ok := s.key()
+		if !ok {
+			return name
+		}
+		if string(k) == "name" && s.peek() == '"' {
+			name = s.str()
+		} else {
+			s.value()
+		}
+	}
+}
+
+// unnumbered returns the call that a piece without an index is of. Google sends
+// whole calls one by one, and none of them has an index: an id that is new begins
+// a call, and without ids a name does, unless the newest call is of that name and
+// still lacks arguments. All else belongs to the newest call.
+func (c *choice) unnumbered(p *piece) *tool {
+	if len(c.tools) == 0 {
+		return c.tool(0)
+	}
+	newest := &c.tools[len(c.tools)-1]
+	begins := false
+	switch {
+	case len(p.id) > 0:
+		for i := range c.tools {
+			if bytes.Equal(c.tools[i].id, p.id) {
+				return &c.tools[i]
+			}
+		}
+		begins = true
+	case len(p.name) > 0:
+		begins = !bytes.Equal(newest.name, p.name) || json.Valid(unescape(newest.args))
+	}
+	if begins {
+		return c.tool(newest.index + 1)
+	}
+	return newest
 }
 
 func (c *choice) tool(index int) *tool {

@@ -36,14 +36,19 @@ type rule struct {
 // The rules, in order: the first that fits decides. Words are of real errors of
 // real servers, as no server has codes for everything.
 var rules = []rule{
+	// Google says "quota" of both, and names which.
+	{[]int{429}, []string{"perday", "limit: 0,"}, schemas.QuotaExhausted},
+	{[]int{429}, []string{"perminute"}, schemas.RateLimited},
+
 	// Money. It comes with 429 and would pass for a rate limit.
 	{[]int{402}, nil, schemas.QuotaExhausted},
 	{[]int{400}, []string{"reached your specified api usage limits", "reached your specified workspace api usage limits"}, schemas.QuotaExhausted}, // Anthropic has no type for it
-	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota"}, schemas.QuotaExhausted},
+	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota", "budget_exceeded"}, schemas.QuotaExhausted},
 
 	{nil, []string{
 		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "exceeds the context length", "exceeds the available context", "input is too long",
 		"is too large to process", "inputs` tokens + `max_new_tokens`", "`inputs` must have less than", "prompt is too long", "exceed context limit",
+		"maximum number of tokens allowed",
 	}, schemas.ContextOverflow},
 
 	{[]int{5, 200, 424}, []string{
@@ -51,25 +56,28 @@ var rules = []rule{
 		"vk_error_out_of_device_memory", "erroroutofmemory", "requires more system memory", "signal: killed",
 	}, schemas.OutOfMemory},
 
-	{nil, []string{"content_filter", "content_policy", "content management policy", "content filtering policy", "guardrail"}, schemas.ContentFiltered},
+	{nil, []string{"content_filter", "content_policy", "content management policy", "content filtering policy", "guardrail", "moderation_blocked", "violating our usage policy"}, schemas.ContentFiltered},
 
 	{[]int{529}, nil, schemas.Overloaded},
 	{[]int{429, 5, 200}, []string{"overloaded", "server busy", "slow_down", "maximum pending requests", "no slot available", "at capacity"}, schemas.Overloaded},
 
 	{nil, []string{"loading model", "model_loading", "model is loading", "modelnotready", "process is not ready", "model is not loaded"}, schemas.ModelLoading},
 
+	{[]int{429}, []string{"request too large for"}, schemas.Unsupported}, // more tokens than the key has in a minute
 	{[]int{429}, nil, schemas.RateLimited},
 	{nil, []string{"rate_limit", "throttl", "resource_exhausted", "concurrency_limit"}, schemas.RateLimited},
 	{[]int{499}, nil, schemas.Cancelled},
 	{[]int{401}, nil, schemas.Auth},
-	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key"}, schemas.Auth},
+	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key", "api_key_invalid"}, schemas.Auth},
+	{[]int{403}, []string{"unrecognizedclient", "expiredtoken"}, schemas.Auth},
+	{[]int{400}, []string{"notauthorized", "accessdenied"}, schemas.Permission},
 	{[]int{403}, nil, schemas.Permission},
 
 	// What is missing is the model, the path or the caller's naming of a model.
 	{nil, []string{"no model id could be identified", "model is required", "model name is missing", "key '"}, schemas.InvalidRequest},
-	{[]int{4, 200}, []string{"file not found", "page not found", "method not allowed"}, schemas.Unsupported},
+	{[]int{4, 200}, []string{"file not found", "page not found", "resource not found", "method not allowed", "unknownoperation", "not supported in the v1/", "supported on this route"}, schemas.Unsupported},
 	{[]int{404}, nil, schemas.ModelNotFound},
-	{[]int{400, 200}, []string{"model_not_found", "model not found", "model is not found", "no router for requested model", "' not found", "\" not found"}, schemas.ModelNotFound},
+	{[]int{400, 200}, []string{"model_not_found", "model_not_available", "model not found", "not a valid model id", "invalid model name passed", "model is not found", "no router for requested model", "' not found", "\" not found"}, schemas.ModelNotFound},
 
 	{[]int{405, 501}, nil, schemas.Unsupported},
 	{nil, []string{"does not support", "is not supported", "not_supported_error"}, schemas.Unsupported},
@@ -88,6 +96,9 @@ var rules = []rule{
 // Retry-After counts from. The message begins with what the server said.
 func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
 	c := readComplaint(status, body)
+	if kind, _, _ := strings.Cut(header.Get("X-Amzn-Errortype"), ":"); kind != "" {
+		c.text += " " + strings.ToLower(kind)
+	}
 	code := schemas.UpstreamError
 	for _, r := range rules {
 		if r.fits(&c) {
@@ -130,7 +141,7 @@ func readComplaint(status int, body []byte) complaint {
 	if fields == nil {
 		c.message = string(body)
 	} else {
-		c.message = firstText(fields, "message", "error", "detail", "msg")
+		c.message = firstText(fields, "message", "Message", "error", "detail", "msg")
 		c.param = firstText(fields, "param")
 		if ms, err := strconv.ParseFloat(string(fields["retry_after_ms"]), 64); err == nil {
 			c.retry = seconds(ms / 1000)
@@ -149,6 +160,7 @@ func readComplaint(status int, body []byte) complaint {
 		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
 		c.retry = max(c.retry, retryInfo(details))
 	}
+	c.readRouter(fields)
 	c.message = cut(c.message, maxMessage)
 	if c.message == "" {
 		c.message = "status " + strconv.Itoa(status) + " " + http.StatusText(status) + ", without a word"
@@ -167,8 +179,11 @@ func errorFields(body []byte, depth int) map[string]json.RawMessage {
 	if depth == 0 || len(body) == 0 || json.Unmarshal(body, &fields) != nil {
 		return nil
 	}
-	inner, ok := fields["error"]
-	if !ok || isNull(inner) {
+	inner := fields["error"]
+	if !given(inner) {
+		inner = choiceError(fields["choices"])
+	}
+	if !given(inner) {
 		return fields
 	}
 	var text string
@@ -179,6 +194,48 @@ func errorFields(body []byte, depth int) map[string]json.RawMessage {
 		return found
 	}
 	return fields
+}
+
+// given reports whether a member is there and not null.
+func given(raw json.RawMessage) bool { return len(raw) > 0 && !isNull(raw) }
+
+// choiceError returns the error of the first choice that has one: what OpenRouter
+// answers that failed on the way.
+func choiceError(choices json.RawMessage) json.RawMessage {
+	var list []struct {
+		Error json.RawMessage `json:"error"`
+	}
+	_ = json.Unmarshal(choices, &list) // not every error comes with choices
+	for _, c := range list {
+		if given(c.Error) {
+			return c.Error
+		}
+	}
+	return nil
+}
+
+// readRouter reads what OpenRouter says more of an error than OpenAI would. The
+// text that its moderation turned down is there too, and is nothing to go by.
+func (c *complaint) readRouter(fields map[string]json.RawMessage) {
+	var more struct {
+		ErrorType string          `json:"error_type"`
+		Reasons   json.RawMessage `json:"reasons"`
+		Patterns  json.RawMessage `json:"patterns"`
+	}
+	if json.Unmarshal(fields["metadata"], &more) == nil {
+		c.text += " " + strings.ToLower(more.ErrorType)
+		if given(more.Reasons) || given(more.Patterns) {
+			c.text += " content_filter"
+		}
+	}
+	var availability struct {
+		Code       string  `json:"code"`
+		RetryAfter float64 `json:"retry_after"`
+	}
+	if json.Unmarshal(fields["availability"], &availability) == nil {
+		c.text += " " + strings.ToLower(availability.Code)
+		c.retry = max(c.retry, seconds(availability.RetryAfter))
+	}
 }
 
 // firstText returns the first of the members that is a string that says something.
@@ -192,10 +249,11 @@ func firstText(fields map[string]json.RawMessage, keys ...string) string {
 	return ""
 }
 
-// statusIn returns the HTTP status that an error's body names, 0 if none.
+// statusIn returns the HTTP status that an error's body names, 0 if none. LiteLLM
+// and Azure write it as a string.
 func statusIn(fields map[string]json.RawMessage) int {
-	for _, key := range []string{"code", "status", "status_code"} {
-		if n := atoi(fields[key]); n >= 400 && n < 600 {
+	for _, key := range []string{"code", "status", "status_code", "http_status"} {
+		if n := atoi(bytes.Trim(fields[key], `"`)); n >= 400 && n < 600 {
 			return n
 		}
 	}
@@ -203,8 +261,9 @@ func statusIn(fields map[string]json.RawMessage) int {
 }
 
 // retryAfter reads how long a server asked to be left alone, 0 if it did not.
+// Azure's milliseconds may be 0 where its seconds are not.
 func retryAfter(h http.Header, now time.Time) time.Duration {
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
+	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil && ms > 0 {
 		return seconds(ms / 1000)
 	}
 	v := h.Get("Retry-After")

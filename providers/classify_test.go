@@ -107,6 +107,7 @@ func TestRetryAfter(t *testing.T) {
 		{"Retry-After", now.Add(time.Minute).Format(http.TimeFormat), time.Minute},
 		{"Retry-After", now.Add(-time.Minute).Format(http.TimeFormat), 0},
 		{"Retry-After-Ms", "250", 250 * time.Millisecond},
+		{"Retry-After-Ms", "0", 0},
 	} {
 		h := http.Header{}
 		h.Set(c.key, c.value)

@@ -30,12 +30,15 @@ const (
 // A server is the HTTP side of a provider.
 type server struct {
 	backend
-	root    string // the server's URL without a "/v1" and without a slash at its end
-	v1      string // where OpenAI's API is
-	query   string // behind every path; "" or "?" and the rest
-	quirk   quirk
-	client  *http.Client
-	readers *sync.Pool // of *bufio.Reader
+	root   string // the server's URL without a "/v1" and without a slash at its end
+	v1     string // where OpenAI's API is
+	models string // where its list of models is
+	query  string // behind every path; "" or "?" and the rest
+
+	deployments string // where models are parts of paths; "": they are not
+	quirk       quirk
+	client      *http.Client
+	readers     *sync.Pool // of *bufio.Reader
 }
 
 func newServer(cfg Config) server {
@@ -57,6 +60,14 @@ func newServer(cfg Config) server {
 	if s.quirk.bare {
 		s.v1 = address
 	}
+	s.models = s.v1 + cmp.Or(s.quirk.list, "/models") + s.query
+	above := strings.TrimSuffix(s.root, "/openai")
+	switch {
+	case s.quirk.deployments && strings.Contains(s.query, "api-version=2"): // a date, and not "preview"
+		s.deployments, s.models = above+"/openai/deployments/", above+"/openai/models"+s.query
+	case s.quirk.listAbove:
+		s.models = above + "/v1/models"
+	}
 	s.readers = &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }}
 	return s
 }
@@ -64,8 +75,8 @@ func newServer(cfg Config) server {
 // at returns where a request for the model goes: path is behind the "/v1" of
 // OpenAI's API.
 func (s *server) at(model, path string) string {
-	if s.quirk.deployments && strings.Contains(s.query, "api-version=") {
-		return s.root + "/openai/deployments/" + url.PathEscape(model) + path + s.query
+	if s.deployments != "" {
+		return s.deployments + url.PathEscape(model) + path + s.query
 	}
 	return s.v1 + path + cmp.Or(s.query, s.quirk.query)
 }

@@ -14,14 +14,19 @@ import (
 type listed struct {
 	ID            string      `json:"id"`
 	OwnedBy       string      `json:"owned_by"`
-	MaxModelLen   int         `json:"max_model_len"`  // vLLM
-	ContextLength int         `json:"context_length"` // OpenRouter, llama-swap, llama-server's router
-	Status        *loadStatus `json:"status"`         // llama-server's router, llama-swap
-	Meta          *listedMeta `json:"meta"`           // llama-server
+	MaxModelLen   int         `json:"max_model_len"`        // vLLM
+	ContextLength int         `json:"context_length"`       // OpenRouter, llama-swap, llama-server's router
+	Status        *loadStatus `json:"status"`               // llama-server's router, llama-swap
+	Meta          *listedMeta `json:"meta"`                 // llama-server
+	Type          string      `json:"type"`                 // Together
+	Parameters    []string    `json:"supported_parameters"` // OpenRouter
 	Architecture  struct {
 		Input  []string `json:"input_modalities"`
 		Output []string `json:"output_modalities"`
 	} `json:"architecture"`
+
+	can   []Ability // what else is known of it
+	known bool      // can is what somebody told
 }
 
 type listedMeta struct {
@@ -37,10 +42,18 @@ type loadStatus struct {
 	Log      string   `json:"log"`
 }
 
+// UnmarshalJSON implements json.Unmarshaler. Azure's status is a word, and says
+// nothing of memory.
+func (s *loadStatus) UnmarshalJSON(raw []byte) error {
+	type plain loadStatus
+	_ = json.Unmarshal(raw, (*plain)(s)) // then it has no value
+	return nil
+}
+
 // list returns the server's list of models.
 func (p *OpenAI) list(ctx context.Context) ([]listed, error) {
 	var raw json.RawMessage
-	if err := p.call(ctx, http.MethodGet, p.v1+"/models", nil, &raw); err != nil {
+	if err := p.call(ctx, http.MethodGet, p.models, nil, &raw); err != nil {
 		return nil, err
 	}
 	var whole struct {
@@ -56,48 +69,102 @@ func (p *OpenAI) list(ctx context.Context) ([]listed, error) {
 	return whole.Data, nil
 }
 
-// Models implements Provider.
+// Models implements Provider. A server that has no list, or shows the key none,
+// serves what the configuration names.
 func (p *OpenAI) Models(ctx context.Context) ([]Model, error) {
 	list, err := p.list(ctx)
-	if p.quirk.unlisted && len(p.named) > 0 && (err == nil || schemas.AsError(err).Code == schemas.Unsupported) {
-		list, err = p.named, nil // it answers, and that is all that its list is good for
-	}
+	unlisted := p.quirk.unlisted // it answers, and that is all that its list is good for
 	if err != nil {
-		return nil, err
+		code := schemas.AsError(err).Code
+		unlisted = code == schemas.Unsupported || code == schemas.ModelNotFound || code == schemas.Permission
 	}
+	switch {
+	case unlisted && len(p.named) > 0:
+		return p.describe(p.named), nil
+	case err != nil && unlisted:
+		e := *schemas.AsError(err)
+		e.Message += ": if it has no list, name its models in `models:`"
+		return nil, &e
+	case err != nil:
+		return nil, err
+	case unlisted:
+		return nil, schemas.Errorf(schemas.Unsupported, "%s: its list is not of what it serves: name that in `models:`", p.name)
+	case p.quirk.hosted:
+		list = slices.DeleteFunc(list, isMute)
+	}
+	return p.describe(list), nil
+}
+
+// describe returns the models of a list, without those that can do nothing for us.
+func (p *OpenAI) describe(list []listed) []Model {
 	models := make([]Model, 0, len(list))
 	for i := range list {
 		m := list[i].model()
 		if p.quirk.hosted {
 			m.State = schemas.Remote
+			m.Name = strings.TrimPrefix(m.Name, p.quirk.prefix)
 		}
-		models = append(models, m)
+		if p.quirk.kinds != nil {
+			m.Kinds = slices.DeleteFunc(slices.Clone(m.Kinds), func(k schemas.Kind) bool { return !slices.Contains(p.quirk.kinds, k) })
+		}
+		if len(m.Kinds) > 0 {
+			models = append(models, m)
+		}
 	}
-	return models, nil
+	return models
 }
 
 // model returns what a list says of a model. A model without a status is there:
 // its server was started with it.
 func (l *listed) model() Model {
 	m := Model{
-		Name:    l.ID,
-		Kinds:   kindsByName(l.ID),
-		State:   schemas.Resident,
-		Context: max(l.MaxModelLen, l.ContextLength),
-	}
-	if slices.Contains(l.Architecture.Output, "embedding") || slices.Contains(l.Architecture.Output, "embeddings") {
-		m.Kinds = []schemas.Kind{schemas.Embedding}
-	}
-	if slices.Contains(l.Architecture.Input, "image") {
-		m.Abilities = append(m.Abilities, Vision)
+		Name:      l.ID,
+		Kinds:     l.kinds(),
+		State:     schemas.Resident,
+		Context:   max(l.MaxModelLen, l.ContextLength),
+		Abilities: l.abilities(),
 	}
 	if l.Meta != nil && l.Meta.Ctx > 0 {
 		m.Context = l.Meta.Ctx
 	}
-	if l.Status != nil {
+	if l.Status != nil && l.Status.Value != "" {
 		m.State = l.Status.state()
 	}
 	return m
+}
+
+// kinds returns what a model does, as the list says, or by its name.
+func (l *listed) kinds() []schemas.Kind {
+	if kinds, ok := kindsByType[l.Type]; ok {
+		return kinds
+	}
+	out := l.Architecture.Output
+	switch {
+	case slices.Contains(out, "embedding"), slices.Contains(out, "embeddings"):
+		return []schemas.Kind{schemas.Embedding}
+	case len(out) > 0 && !slices.Contains(out, "text"):
+		return nil
+	default:
+		return kindsByName(l.ID)
+	}
+}
+
+// abilities returns what the list says that a model can do beside text.
+func (l *listed) abilities() []Ability {
+	can := slices.Clone(l.can)
+	if l.Parameters != nil && can == nil {
+		can = []Ability{}
+	}
+	if slices.Contains(l.Parameters, "tools") {
+		can = append(can, Tools)
+	}
+	if slices.Contains(l.Architecture.Input, "image") {
+		can = append(can, Vision)
+	}
+	if slices.Contains(l.Parameters, "reasoning") {
+		can = append(can, Reasoning)
+	}
+	return can
 }
 
 // state returns where the router says that a model is. A model that sleeps gave

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // Kinds of model servers and hosted APIs.
@@ -61,15 +63,23 @@ type Config struct {
 // A quirk is what a kind of server does differently from others that speak
 // OpenAI's API.
 type quirk struct {
-	hosted      bool              // its models need no memory of ours
-	batches     bool              // it runs as many requests together as arrive
-	url         string            // where it is, if nobody says
-	header      string            // the header its key goes into, where it isn't Authorization
-	headers     map[string]string // sent with every request, by their canonical names
-	bare        bool              // its paths have no "/v1"
-	query       string            // behind the paths of jobs
-	deployments bool              // with an api-version in its URL, models are parts of paths
-	unlisted    bool              // it lists no models, or others than it serves: Config.Models does
+	hosted  bool              // its models need no memory of ours
+	batches bool              // it runs as many requests together as arrive
+	url     string            // where it is, if nobody says
+	like    string            // what its URL looks like, for messages
+	header  string            // the header its key goes into, where it isn't Authorization
+	headers map[string]string // sent with every request, by their canonical names
+
+	bare        bool   // its paths have no "/v1"
+	query       string // behind the paths of jobs
+	deployments bool   // with the date of an api-version in its URL, models are parts of paths
+	list        string // the path of its list of models, where it isn't "/models"
+	listAbove   bool   // its list of models is at "/v1/models" also where the rest is below "/openai"
+	unlisted    bool   // it lists others than it serves: Config.Models does
+	prefix      string // what its list puts in front of names
+
+	kinds        []schemas.Kind // what its API has paths for; nil: all
+	stopsAtTools bool           // its streams finish with "stop" where they call tools
 }
 
 var quirks = map[string]quirk{
@@ -85,13 +95,16 @@ var quirks = map[string]quirk{
 	KindSGLang:      {batches: true},
 	KindRPC:         {},
 	KindOpenAI:      {hosted: true, url: "https://api.openai.com/v1"},
-	KindOpenRouter:  {hosted: true, url: "https://openrouter.ai/api/v1"},
+	KindOpenRouter:  {hosted: true, url: "https://openrouter.ai/api/v1", list: "/models?output_modalities=all"}, // else it leaves out those that embed
 	KindTogether:    {hosted: true, url: "https://api.together.xyz/v1"},
-	KindLiteLLM:     {hosted: true},
+	KindLiteLLM:     {hosted: true, like: "http://127.0.0.1:4000"},
 	KindAnthropic:   {hosted: true, url: "https://api.anthropic.com/v1", header: "X-Api-Key", headers: map[string]string{"Anthropic-Version": "2023-06-01"}},
-	KindBedrock:     {hosted: true},
-	KindAzure:       {hosted: true, header: "Api-Key", deployments: true, unlisted: true},
-	KindVertex:      {hosted: true, bare: true, unlisted: true},
+	KindBedrock:     {hosted: true, like: "https://bedrock-runtime.REGION.amazonaws.com/openai/v1", listAbove: true, kinds: []schemas.Kind{schemas.Chat}},
+	KindAzure:       {hosted: true, like: "https://RESOURCE.openai.azure.com/openai/v1", header: "Api-Key", deployments: true, unlisted: true},
+	KindVertex: {
+		hosted: true, like: "https://generativelanguage.googleapis.com/v1beta/openai", bare: true, prefix: "models/",
+		kinds: []schemas.Kind{schemas.Chat, schemas.Embedding}, stopsAtTools: true,
+	},
 }
 
 // Kinds lists the kinds of servers that New knows, sorted.
@@ -127,7 +140,11 @@ func New(cfg Config) (Provider, error) {
 	}
 	u, err := url.Parse(cmp.Or(cfg.URL, quirks[cfg.Kind].url))
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("backend %s: the url %q is not like http://127.0.0.1:8080", cfg.Name, cfg.URL)
+		like := cmp.Or(quirks[cfg.Kind].like, quirks[cfg.Kind].url, "http://127.0.0.1:8080")
+		return nil, fmt.Errorf("backend %s: the url %q is not like %s", cfg.Name, cfg.URL, like)
+	}
+	if cfg.URL, err = complete(cfg.Kind, u); err != nil {
+		return nil, fmt.Errorf("backend %s: %w", cfg.Name, err)
 	}
 	switch cfg.Kind {
 	case KindOllama:
@@ -142,6 +159,8 @@ func New(cfg Config) (Provider, error) {
 		return NewTGI(cfg), nil
 	case KindAnthropic:
 		return &Anthropic{newServer(cfg)}, nil
+	case KindLiteLLM:
+		return &LiteLLM{NewOpenAI(cfg)}, nil
 	case KindSim:
 		return &Sim{LlamaRouter{NewOpenAI(cfg)}}, nil
 	default:

@@ -2,6 +2,7 @@ package providers
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -43,7 +44,7 @@ func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) er
 	if err != nil {
 		return Answer{}, err
 	}
-	var a answer
+	a := answer{stopsAtTools: p.quirk.stopsAtTools}
 	err = p.stream(ctx, req, p.at(req.Model, path), body, func(r *bufio.Reader, chunk func()) error {
 		events := sseReader{lines: lineReader{r: r}}
 		return p.relay(events.next, &a, chunk, emit)
@@ -66,7 +67,7 @@ func (b *backend) relay(next func() ([]byte, error), a *answer, chunk func(), em
 			return err
 		case len(data) == 0:
 			continue
-		case string(data) == "[DONE]":
+		case string(bytes.TrimRight(data, " ")) == "[DONE]":
 			if len(a.choices) == 0 {
 				return io.EOF
 			}

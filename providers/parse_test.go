@@ -110,6 +110,7 @@ func FuzzSSE(f *testing.F) {
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"choices":[{"index":0,"delta":{"content":"a"}}],"model":"m","usage":{"prompt_tokens":1}}`), []byte(`{"choices":[{"index":1,"text":"b","logprobs":{"tokens":["a"]}}]}`))
 	f.Add([]byte(`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"1","function":{"name":"f","arguments":"{\"a\""}}]}}]}`), []byte(`{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":":1}"}}],"x":[1]},"finish_reason":"tool_calls"}],"error":null}`))
+	f.Add([]byte(`{"choices":[{"delta":{"tool_calls":[{"id":"a","index":"","function":{"name":"f"}},{},{"function":{"name":"g"}}]},"finish_reason":"eos"}]}`), []byte(`{"choices":[{"delta":{"reasoning":"x","tool_calls":[{ "index":-1}]}}]}`))
 	f.Add([]byte(`{"a\"b":1,"choices":7,"usage":[]}`), []byte(`{"choices":[[],{"delta":[],"message":{"role":"x"},"logprobs":{"content":[ ]}}]}`))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		var a answer

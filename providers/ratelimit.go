@@ -17,6 +17,7 @@ var limits = []struct{ remaining, reset string }{
 	{"Anthropic-Ratelimit-Output-Tokens-Remaining", "Anthropic-Ratelimit-Output-Tokens-Reset"},
 	{"Anthropic-Ratelimit-Tokens-Remaining", "Anthropic-Ratelimit-Tokens-Reset"},
 	{"X-Ratelimit-Remaining", "X-Ratelimit-Reset"}, // OpenRouter, Together
+	{"X-Tokenlimit-Remaining", "X-Ratelimit-Reset"},
 }
 
 // usedUp returns for how long a key has nothing left, by the headers of an answer;

@@ -31,7 +31,7 @@ var (
 			{ID: "MIG-11aa", Name: "NVIDIA GB10", Kind: "cuda", MIG: true},
 		},
 		Backends: []Backend{{
-			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"},
+			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"}, Price: Price{Input: 0.15, Output: 0.6},
 			Models: []Model{{
 				Name: "llama3.1:8b", Kinds: []Kind{Chat, Completion}, State: Resident, VRAM: Known(6 * GiB), Need: Known(7 * GiB),
 				Slots: 4, Busy: 1, Context: 8192, Digest: "sha256:46e0", LoadMS: 2100,

@@ -40,7 +40,16 @@ type Backend struct {
 	Healthy bool     `json:"healthy"`
 	Error   string   `json:"error,omitempty"` // why it is not healthy
 	Devices []string `json:"devices"`         // ids of the devices its models load on
+	Price   Price    `json:"price,omitzero"`
 	Models  []Model  `json:"models"`
+}
+
+// A Price is what a backend takes for a million tokens, in the currency that all
+// backends of the fleet are priced in. 0 is for what costs nothing more, such as a
+// server of one's own.
+type Price struct {
+	Input  float64 `json:"input"`  // for tokens of prompts
+	Output float64 `json:"output"` // for generated tokens
 }
 
 // A ModelState says where a model is.

@@ -131,6 +131,13 @@ func TestDevicesOfABackend(t *testing.T) {
 	}
 }
 
+func TestStateTellsThePrice(t *testing.T) {
+	want := schemas.Price{Input: 0.15, Output: 0.6}
+	if got := (&node{}).backendState(newBackend(Backend{Price: want})); got.Price != want {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestDescribesModels(t *testing.T) {
 	for _, tt := range []struct {
 		cfg   Backend

@@ -58,6 +58,10 @@ type Backend struct {
 	// Prefix stands in front of the server's names in the names that users see.
 	Prefix string
 
+	// Price is what its tokens cost: for the dispatcher, which takes the cheapest
+	// of several hosted APIs.
+	Price schemas.Price
+
 	Limits providers.Limits
 
 	// Run bounds one attempt, from the request to the last chunk, where the job

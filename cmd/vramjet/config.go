@@ -53,6 +53,14 @@ type Backend struct {
 	Prefix   string   `koanf:"prefix"`   // shown to users in front of its models' names
 	KeysEnv  []string `koanf:"keys_env"` // names of environment variables that hold its keys
 	Timeouts Timeouts `koanf:"timeouts"`
+	Price    Price    `koanf:"price"`
+}
+
+// Price is what a backend takes for a million tokens, in any currency as long as
+// all backends have the same.
+type Price struct {
+	Input  float64 `koanf:"input"`  // 0: nothing
+	Output float64 `koanf:"output"` // 0: nothing
 }
 
 // Timeouts bound what a backend may take for a job.

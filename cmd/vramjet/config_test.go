@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // packageDir is where this package's testdata is, for tests in another folder.
@@ -28,6 +30,7 @@ backends:
     prefix: local/
     keys_env: [OPENAI_API_KEY]
     timeouts: {first_token: 5m, between_chunks: 60s, run: 10m}
+    price: {input: 0.15, output: 0.60}
   - {name: 007, kind: vllm, url: "http://127.0.0.1:8000", devices: [0, 1], models: one}
 tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
 policy: {aging: 15s, unknown_model_wait: 5s}
@@ -57,6 +60,7 @@ func TestConfigFull(t *testing.T) {
 				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
 				Models: []string{"llama3.2", "qwen3:*"}, Prefix: "local/", KeysEnv: []string{"OPENAI_API_KEY"},
 				Timeouts: Timeouts{FirstToken: 5 * time.Minute, BetweenChunks: time.Minute, Run: 10 * time.Minute},
+				Price:    Price{Input: 0.15, Output: 0.6},
 			},
 			{Name: "007", Kind: "vllm", URL: "http://127.0.0.1:8000", Devices: []string{"0", "1"}, Models: []string{"one"}},
 		},
@@ -77,6 +81,18 @@ func TestConfigService(t *testing.T) {
 	want := []Backend{{Name: "my-Service_2", Kind: "rpc", Slots: 4, Timeouts: Timeouts{Queue: 3 * time.Second}}}
 	if diff := cmp.Diff(want, cfg.Backends); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What the configuration says of a backend reaches the worker.
+func TestBackendOfConfig(t *testing.T) {
+	f := newBackendFinder(nil, &Config{}, env(nil), nil)
+	got, err := f.backend(Backend{Name: "a", Kind: "openai", Slots: 3, Price: Price{Input: 0.15, Output: 0.6}})
+	if err != nil || got.Price != (schemas.Price{Input: 0.15, Output: 0.6}) || got.Slots != 3 || got.Devices == nil || len(got.Devices) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := f.backend(Backend{Name: "a", Kind: "openrouter", URL: "https://openrouter.ai/v1"}); err == nil {
+		t.Error("a wrong URL was taken")
 	}
 }
 
@@ -109,6 +125,9 @@ func TestConfigErrors(t *testing.T) {
 		{"devices", "backends:\n- {name: a, kind: sim, devices: [all, 0]}\n", "v.yaml:2: backends[0].devices: all and none stand alone"},
 		{"negative", "backends:\n- {name: a, kind: sim, slots: -1}\n", "v.yaml:2: backends[0].slots: it is negative"},
 		{"tenant", "tenants:\n  a.b: {weight: 1}\n", `v.yaml:2: tenants["a.b"]: the tenant "a.b" is not`},
+		{"negative price", "backends:\n- {name: a, kind: sim, price: {input: -0.1}}\n", "v.yaml:2: backends[0].price.input: it is negative"},
+		{"negative price of output", "backends:\n- {name: a, kind: sim, price: {output: -1}}\n", "v.yaml:2: backends[0].price.output: it is negative"},
+		{"a price that is none", "backends:\n- {name: a, kind: sim, price: {input: free}}\n", `v.yaml:2: backends[0].price.input: "free" is wrong`},
 		{"weight", "tenants:\n  a: {weight: -1}\n", "v.yaml:2: tenants.a.weight: it is negative"},
 		{"node", "node: a b\n", `v.yaml:1: node: "a b" is not`},
 		{"http", "http: here\n", `v.yaml:1: http: "here" is not host:port`},

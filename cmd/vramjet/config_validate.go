@@ -94,6 +94,12 @@ func (v *validator) backend(key string, b *Backend) {
 	if b.Slots < 0 {
 		v.fail(key+".slots", "it is negative")
 	}
+	if b.Price.Input < 0 {
+		v.fail(key+".price.input", "it is negative")
+	}
+	if b.Price.Output < 0 {
+		v.fail(key+".price.output", "it is negative")
+	}
 }
 
 // validKind says what a kind should be that there is none of.

@@ -34,7 +34,8 @@ type Device struct {
 // A Backend is one model server of a node.
 type Backend struct {
 	Name    string
-	Hosted  bool // a hosted API: the last choice, by its cost
+	Hosted  bool    // a hosted API: the last choice, by its cost
+	Cost    float64 // of tokens, by which backends compare; 0: nothing
 	Closed  string
 	Devices []string // ids
 	Models  []Model
@@ -92,17 +93,19 @@ const (
 type option struct {
 	choice Choice
 	way    int
+	cost   float64
 	busy   int
 	left   schemas.Bytes // free memory that stays on the device
 }
 
-// compare orders options, the preferred one first: the way, fewer evictions,
-// less busy, the tightest fit (so that large gaps stay whole), and the names, so
+// compare orders options, the preferred one first: the way, fewer evictions, lower
+// cost, less busy, the tightest fit (so that large gaps stay whole), and the names, so
 // that the answer never depends on the order of the nodes.
 func compare(a, b option) int {
 	return cmp.Or(
 		cmp.Compare(a.way, b.way),
 		cmp.Compare(len(a.choice.Evict), len(b.choice.Evict)),
+		cmp.Compare(a.cost, b.cost),
 		cmp.Compare(a.busy, b.busy),
 		cmp.Compare(a.left, b.left),
 		cmp.Compare(a.choice.Node, b.choice.Node),
@@ -155,7 +158,7 @@ func (f *Fleet) worthCopy(ask Ask) bool {
 // consider says how a place could take a job, or why it can't now.
 func consider(p place, ask Ask) (option, string) {
 	c := Choice{Node: p.node.ID, Backend: p.backend.Name, Model: ask.Model}
-	o := option{choice: c, busy: p.model.Busy}
+	o := option{choice: c, cost: p.backend.Cost, busy: p.model.Busy}
 	switch {
 	case p.node.Closed != "":
 		return o, p.node.Closed

@@ -22,6 +22,11 @@ func gpu(id string, total, free schemas.Bytes, models ...Model) *Node {
 	}
 }
 
+// api is a node with one hosted API.
+func api(id string, cost float64, models ...Model) *Node {
+	return &Node{ID: id, Backends: []Backend{{Name: "api", Hosted: true, Cost: cost, Models: models}}}
+}
+
 func model(name string, state schemas.ModelState, need schemas.Bytes, busy int) Model {
 	m := Model{Name: name, State: state, Kinds: []schemas.Kind{schemas.Chat}, Slots: 2, Busy: busy, Need: schemas.Known(need), LoadMS: 1000}
 	if state == schemas.Resident {
@@ -115,6 +120,26 @@ func TestChoose(t *testing.T) {
 			Ask{Model: "phi"},
 			Choice{Node: "h", Backend: "api", Model: "phi"},
 		},
+		"the cheaper of two hosted APIs, however busy": {
+			fleetOf(api("a", 0.75, phi(schemas.Remote, 0)), api("b", 0.5, phi(schemas.Remote, 1))),
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "api", Model: "phi"},
+		},
+		"the dearer where the cheaper is full": {
+			fleetOf(api("a", 0.75, phi(schemas.Remote, 0)), api("b", 0.5, phi(schemas.Remote, 2))),
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "api", Model: "phi"},
+		},
+		"the less busy of two that cost the same": {
+			fleetOf(api("a", 0.5, phi(schemas.Remote, 1)), api("b", 0.5, phi(schemas.Remote, 0))),
+			Ask{Model: "phi"},
+			Choice{Node: "b", Backend: "api", Model: "phi"},
+		},
+		"a hosted API that costs nothing is the last choice all the same": {
+			fleetOf(func() *Node { n := gpu("a", 24*gib, 4*gib, installed, qwen(0)); n.Backends[0].Cost = 9; return n }(), api("b", 0, phi(schemas.Remote, 0))),
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+		},
 		"the kind must be served": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0))), Ask{Model: "phi", Kind: schemas.Embedding}, Choice{},
 		},
@@ -172,7 +197,24 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 		if n.Closed != "" {
 			t.Fatalf("%+v chose a closed node", got)
 		}
+		for _, p := range f.places[ask.Model] {
+			o, why := consider(p, ask)
+			if is := chosen(f, got); why == "" && o.way == is.way && len(o.choice.Evict) == len(got.Evict) && o.cost < is.cost {
+				t.Fatalf("%+v costs %v, and %+v %v", got, is.cost, o.choice, o.cost)
+			}
+		}
 	})
+}
+
+// chosen returns the option that a choice is.
+func chosen(f *Fleet, c Choice) option {
+	for _, p := range f.places[c.Model] {
+		if p.node.ID == c.Node && p.backend.Name == c.Backend {
+			o, _ := consider(p, Ask{Model: c.Model})
+			return o
+		}
+	}
+	return option{}
 }
 
 func drawNodes(t *rapid.T) []*Node {
@@ -180,7 +222,7 @@ func drawNodes(t *rapid.T) []*Node {
 	for i := range rapid.IntRange(0, 5).Draw(t, "nodes") {
 		var models []Model
 		for _, name := range []string{"A", "B", "C", "D"} {
-			state := rapid.SampledFrom([]schemas.ModelState{schemas.Installed, schemas.Resident, schemas.Loading, ""}).Draw(t, "state")
+			state := rapid.SampledFrom([]schemas.ModelState{schemas.Installed, schemas.Resident, schemas.Loading, schemas.Remote, ""}).Draw(t, "state")
 			if state == "" {
 				continue
 			}
@@ -193,6 +235,7 @@ func drawNodes(t *rapid.T) []*Node {
 			models = append(models, m)
 		}
 		n := gpu(fmt.Sprintf("n%d", i), 48*gib, schemas.Bytes(rapid.IntRange(0, 48).Draw(t, "free"))*gib, models...)
+		n.Backends[0].Cost = float64(rapid.IntRange(0, 2).Draw(t, "cost"))
 		if rapid.IntRange(0, 4).Draw(t, "closed") == 0 {
 			n.Closed = "is draining"
 		}

@@ -266,7 +266,7 @@ func sameAsChunks(t *testing.T, kind schemas.Kind, chunks []string, body []byte)
 		if err := json.Unmarshal([]byte(text), &c); err != nil || c.Choices == nil {
 			t.Fatalf("a chunk is none of OpenAI's: %v in %s", err, text)
 		}
-		if want := map[schemas.Kind]string{schemas.Chat: "chat.completion.chunk", schemas.Completion: "text_completion"}[kind]; c.Object != want {
+		if want := map[schemas.Kind]string{schemas.Chat: "chat.completion.chunk", schemas.Completion: "text_completion"}[kind]; c.Object != want && !strings.Contains(text, "content_filter") { // those of Azure's filter are no object
 			t.Errorf("a chunk is a %q, want %q", c.Object, want)
 		}
 		for _, d := range c.Choices {
