@@ -28,12 +28,6 @@ type answer struct {
 	out     []byte
 }
 
-// An edit puts a text in the place of what stands in a chunk.
-type edit struct {
-	at, size int
-	text     string
-}
-
 // A choice is one of the answers that were asked for.
 type choice struct {
 	index    int
@@ -90,72 +84,6 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	}
 	a.repeats = a.repeats && a.pieces == before && !a.told
 	return failure, nil
-}
-
-// What a model thought, as vLLM, OpenRouter, LM Studio and Ollama name it, and as
-// we and the others do.
-const (
-	reasoningName = "reasoning"
-	thoughtsName  = "reasoning_content"
-)
-
-// finishes are the finish reasons of servers that have others than OpenAI.
-var finishes = map[string]string{`"eos_token"`: `"stop"`, `"stop_sequence"`: `"stop"`} // TGI
-
-// edit puts text in the place of old, which is a part of the scanner's text.
-func (a *answer) edit(s *scanner, old []byte, text string) {
-	a.edits = append(a.edits, edit{at: cap(s.b) - cap(old), size: len(old), text: text})
-}
-
-// rewrite returns the newest chunk as OpenAI's readers take it: with one name for
-// what the model thought, with their finish reasons, and with the id of a tool
-// call once. It is valid until the next call.
-func (a *answer) rewrite(chunk []byte) []byte {
-	if len(a.edits) == 0 {
-		return chunk
-	}
-	a.out = a.out[:0]
-	last := 0
-	for _, e := range a.edits {
-		a.out = append(append(a.out, chunk[last:e.at]...), e.text...)
-		last = e.at + e.size
-	}
-	a.out = append(a.out, chunk[last:]...)
-	return a.out
-}
-
-// closing returns the chunk that a server left out which ended its stream without
-// a word on why. nil: it left none out.
-func (a *answer) closing() []byte {
-	if a.finished() {
-		return nil
-	}
-	out := []byte(`{"choices":[`)
-	for i := range a.choices {
-		c := &a.choices[i]
-		if c.finish != nil {
-			continue
-		}
-		if out[len(out)-1] == '}' {
-			out = append(out, ',')
-		}
-		out = append(out, `{"index":`...)
-		out = strconv.AppendInt(out, int64(c.index), 10)
-		if c.chat {
-			out = append(out, `,"delta":{}`...)
-		} else {
-			out = append(out, `,"text":""`...)
-		}
-		out = append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
-	}
-	out = append(out, ']')
-	for _, m := range a.members {
-		switch string(m.key) {
-		case "id", "object", "created", "model":
-			out = appendRaw(out, m.key, m.value)
-		}
-	}
-	return append(out, '}')
 }
 
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
@@ -231,14 +159,7 @@ func (a *answer) addChoice(s *scanner) {
 		case "text":
 			a.addText(s, c, k)
 		case "finish_reason":
-			if v := s.value(); len(v) > 2 && v[0] == '"' {
-				a.repeats = a.repeats || c.finish != nil
-				if ours, ok := finishes[string(v)]; ok {
-					a.edit(s, v, ours)
-					v = []byte(ours)
-				}
-				c.finish = append(c.finish[:0], v...)
-			}
+			a.addFinish(s, c)
 		case "logprobs":
 			c.logprobs = addArrays(s, c.logprobs)
 		default:
@@ -308,7 +229,7 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		case string(k) == "tool_calls" && next == '[':
 			a.addTools(s, c)
 		case string(k) == reasoningName && next == '"' && !named(whole, thoughtsName):
-			a.edit(s, k, thoughtsName)
+			a.edits = append(a.edits, edit{cap(s.b) - cap(k), len(reasoningName), thoughtsName})
 			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)
