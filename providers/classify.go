@@ -84,7 +84,7 @@ var rules = []rule{
 
 // classify turns a server's error into one of ours. status is HTTP's; 200 is for
 // errors that came in an answer that began well. now is what a date in
-// Retry-After counts from. The message begins with what the server said.
+// Retry-After counts from. The message is what the server said, however long.
 func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
 	c := readComplaint(status, body)
 	code := schemas.UpstreamError
@@ -145,7 +145,6 @@ func readComplaint(status int, body []byte) complaint {
 		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
 		c.retry = retryInfo(details)
 	}
-	c.message = cut(c.message, maxMessage)
 	if c.message == "" {
 		c.message = "status " + strconv.Itoa(status) + " " + http.StatusText(status) + ", without a word"
 	}

@@ -131,7 +131,7 @@ func (s *server) ask(ctx context.Context, target string, body []byte) (*http.Res
 			u.usedUp(usedUp(resp.Header, time.Now()))
 			return resp, u, nil
 		}
-		u.done(err)
+		u.done(outcome(ctx, err))
 		if !anotherKey(err) {
 			return nil, nil, err
 		}
@@ -180,10 +180,11 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 }
 
 // failure turns what a server said into an error that names the server and no
-// key.
+// key, nor a piece of one that is left where the text is cut.
 func (s *server) failure(status int, header http.Header, body []byte) *schemas.Error {
 	e := classify(status, header, body, time.Now())
-	e.Message = s.name + ": " + s.keys.redact(e.Message)
+	e.Message = s.name + ": " + cut(s.keys.redact(e.Message), maxMessage)
+	e.Param = cut(s.keys.redact(e.Param), maxMessage)
 	return e
 }
 
@@ -198,10 +199,11 @@ func (s *server) transportError(ctx context.Context, err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL, which may hold secrets
 	}
+	text := s.keys.redact(err.Error()) // it may hold what the server said
 	if noConnection(err) {
-		return schemas.Errorf(schemas.Unreachable, "%s: no connection: %s", s.name, err)
+		return schemas.Errorf(schemas.Unreachable, "%s: no connection: %s", s.name, text)
 	}
-	return schemas.Errorf(schemas.StreamBroken, "%s: the connection broke: %s", s.name, err)
+	return schemas.Errorf(schemas.StreamBroken, "%s: the connection broke: %s", s.name, text)
 }
 
 // noConnection reports whether err means that no connection came about.
