@@ -89,40 +89,6 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	return failure, nil
 }
 
-// closing returns the chunk that a server left out which ended its stream without
-// a word on why. nil: it left none out.
-func (a *answer) closing() []byte {
-	if a.finished() {
-		return nil
-	}
-	out := []byte(`{"choices":[`)
-	for i := range a.choices {
-		c := &a.choices[i]
-		if c.finish != nil {
-			continue
-		}
-		if out[len(out)-1] == '}' {
-			out = append(out, ',')
-		}
-		out = append(out, `{"index":`...)
-		out = strconv.AppendInt(out, int64(c.index), 10)
-		if c.chat {
-			out = append(out, `,"delta":{}`...)
-		} else {
-			out = append(out, `,"text":""`...)
-		}
-		out = append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
-	}
-	out = append(out, ']')
-	for _, m := range a.members {
-		switch string(m.key) {
-		case "id", "object", "created", "model":
-			out = appendRaw(out, m.key, m.value)
-		}
-	}
-	return append(out, '}')
-}
-
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
 
 // keep sets a member to its newest value, unless that says nothing: Azure sends
@@ -265,7 +231,7 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 		case string(k) == "tool_calls" && next == '[':
 			a.addTools(s, c)
 		case string(k) == reasoningName && next == '"' && !named(whole, thoughtsName):
-			a.edit(s, k, thoughtsName)
+			a.edits = append(a.edits, edit{cap(s.b) - cap(k), len(reasoningName), thoughtsName})
 			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)

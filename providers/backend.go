@@ -23,13 +23,14 @@ func newBackend(name string, keys []Key, metered bool) backend {
 }
 
 // failure turns what a server said into an error that names the server and no
-// key.
+// key, nor a piece of one that is left where the text is cut.
 func (b *backend) failure(status int, header http.Header, body []byte) *schemas.Error {
 	e := classify(status, header, body, time.Now())
 	if code := schemas.Code(firstText(errorFields(body, 3), "code")); b.ours && code.Valid() {
 		e.Code, e.Type = code, code.Verdict().Type
 	}
-	e.Message = b.name + ": " + b.keys.redact(e.Message)
+	e.Message = b.name + ": " + cut(b.keys.redact(e.Message), maxMessage)
+	e.Param = cut(b.keys.redact(e.Param), maxMessage)
 	return e
 }
 

@@ -93,7 +93,7 @@ var rules = []rule{
 
 // classify turns a server's error into one of ours. status is HTTP's; 200 is for
 // errors that came in an answer that began well. now is what a date in
-// Retry-After counts from. The message begins with what the server said.
+// Retry-After counts from. The message is what the server said, however long.
 func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
 	c := readComplaint(status, body)
 	if kind, _, _ := strings.Cut(header.Get("X-Amzn-Errortype"), ":"); kind != "" {
@@ -161,7 +161,6 @@ func readComplaint(status int, body []byte) complaint {
 		c.retry = max(c.retry, retryInfo(details))
 	}
 	c.readRouter(fields)
-	c.message = cut(c.message, maxMessage)
 	if c.message == "" {
 		c.message = "status " + strconv.Itoa(status) + " " + http.StatusText(status) + ", without a word"
 	}

@@ -83,8 +83,9 @@ func TestComplaint(t *testing.T) {
 	if e.Message != "bad" || e.Param != "n" || e.Type != "invalid_request_error" {
 		t.Errorf("%+v", e)
 	}
-	e = classify(500, nil, []byte(strings.Repeat("é", 5000)), time.Now())
-	if len(e.Message) > maxMessage+8 || !utf8.ValidString(e.Message) {
+	s := newServer(Config{Kind: KindOpenAI})
+	e = s.failure(500, nil, []byte(strings.Repeat("é", 5000)))
+	if len(e.Message) > maxMessage+16 || !utf8.ValidString(e.Message) {
 		t.Errorf("%d bytes: %q", len(e.Message), e.Message[len(e.Message)-8:])
 	}
 	if e = classify(502, nil, nil, time.Now()); !strings.Contains(e.Message, "502 Bad Gateway") {

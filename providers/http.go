@@ -140,7 +140,7 @@ func (s *server) ask(ctx context.Context, target string, body []byte) (*http.Res
 			u.usedUp(usedUp(resp.Header, time.Now()))
 			return resp, u, nil
 		}
-		u.done(err)
+		u.done(outcome(ctx, err))
 		if !anotherKey(err) {
 			return nil, nil, err
 		}
@@ -196,10 +196,11 @@ func (s *server) transportError(ctx context.Context, err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL, which may hold secrets
 	}
+	text := s.keys.redact(err.Error()) // it may hold what the server said
 	if noConnection(err) {
-		return schemas.Errorf(schemas.Unreachable, "%s: no connection: %s", s.name, err)
+		return schemas.Errorf(schemas.Unreachable, "%s: no connection: %s", s.name, text)
 	}
-	return schemas.Errorf(schemas.StreamBroken, "%s: the connection broke: %s", s.name, err)
+	return schemas.Errorf(schemas.StreamBroken, "%s: the connection broke: %s", s.name, text)
 }
 
 // noConnection reports whether err means that no connection came about.

@@ -3,6 +3,7 @@ package providers
 import (
 	"cmp"
 	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -78,7 +79,7 @@ func newKey(k Key) *key {
 	made := &key{Key: k, pause: backoff.NewExponentialBackOff()}
 	made.pause.InitialInterval, made.pause.MaxInterval = time.Second, time.Minute
 	made.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
-		Timeout:     tripRest,
+		Timeout:     tripRest - 1, // it rests on until then, and for a moment more
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 		IsExcluded:  func(err error) bool { return err != nil && !trips(err) },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
@@ -119,7 +120,7 @@ func (r *keyring) take(tried []*key) (*use, *schemas.Error) {
 	for _, k := range r.order(now, tried) {
 		count, err := k.breaker.Allow()
 		if err != nil {
-			continue
+			continue // never: until knows
 		}
 		k.running++
 		r.turn++
@@ -133,7 +134,7 @@ func (r *keyring) order(now time.Time, tried []*key) []*key {
 	var free []*key
 	for i := range r.keys {
 		k := r.keys[(r.turn+i)%len(r.keys)]
-		if !now.Before(k.rest) && !slices.Contains(tried, k) {
+		if _, why := k.until(now); why == nil && !slices.Contains(tried, k) {
 			free = append(free, k)
 		}
 	}
@@ -199,7 +200,11 @@ func (u *use) done(err error) {
 	}
 	switch e.Code { //nolint:exhaustive // the other codes say nothing about the key
 	case schemas.RateLimited:
-		k.sleep(now.Add(cmp.Or(e.RetryAfter, k.pause.NextBackOff())), e)
+		rest := e.RetryAfter
+		if rest == 0 && !now.Before(k.rest) { // else it is told once more what it knows
+			rest = k.pause.NextBackOff()
+		}
+		k.sleep(now.Add(rest), e)
 	case schemas.QuotaExhausted, schemas.Auth:
 		k.sleep(now.Add(max(deniedRest, e.RetryAfter)), e)
 	}
@@ -213,16 +218,24 @@ func (k *key) sleep(until time.Time, why *schemas.Error) {
 	}
 }
 
-// until returns when the key may be used again and why not before; the zero time:
-// now.
+// until returns when the key may be used again and why not before; the zero time
+// and nil: now. For one now it always says the same, though the breaker has a
+// clock of its own.
 func (k *key) until(now time.Time) (time.Time, *schemas.Error) {
 	if now.Before(k.rest) {
 		return k.rest, k.why
 	}
-	if k.breaker.State() == gobreaker.StateOpen {
-		return k.opened.Add(tripRest), k.failed
+	state, counts := k.breaker.State(), k.breaker.Counts()
+	switch again := k.opened.Add(tripRest); {
+	case state == gobreaker.StateClosed:
+		return time.Time{}, nil
+	case now.Before(again):
+		return again, k.failed
+	case counts.Requests > counts.TotalExclusions: // somebody is just trying it
+		return now.Add(time.Second), k.failed
+	default:
+		return time.Time{}, nil
 	}
-	return time.Time{}, nil
 }
 
 // trouble returns why no key may be used now: what is said of the one that may be
@@ -234,11 +247,7 @@ func (r *keyring) trouble(now time.Time) *schemas.Error {
 	for _, k := range r.keys {
 		until, why := k.until(now)
 		if why == nil {
-			if k.breaker.State() == gobreaker.StateHalfOpen && k.running > 0 && k.failed != nil {
-				until, why = now.Add(time.Second), k.failed // somebody is just trying it
-			} else {
-				return nil
-			}
+			return nil
 		}
 		if found == nil || until.Before(soonest) {
 			soonest, found, name = until, why, k.Name
@@ -263,11 +272,13 @@ func (r *keyring) open() error {
 	return nil
 }
 
-// redact takes the keys out of a text.
+// redact takes the keys out of a text, also as they stand in a URL.
 func (r *keyring) redact(text string) string {
 	for _, k := range r.keys {
 		if secret := k.Secret(); secret != "" {
-			text = strings.ReplaceAll(text, secret, "[key]")
+			for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
+				text = strings.ReplaceAll(text, form, "[key]")
+			}
 		}
 	}
 	return text
@@ -279,10 +290,10 @@ func anotherKey(err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
-	switch e.Code { //nolint:exhaustive // what the other codes say is so with every key
+	switch e.Code {
 	case schemas.RateLimited, schemas.QuotaExhausted, schemas.Auth, schemas.Permission:
 		return true
-	default:
+	default: // so it is with every key
 		return false
 	}
 }

@@ -64,7 +64,7 @@ func (p *OpenAI) list(ctx context.Context) ([]listed, error) {
 		err = json.Unmarshal(raw, &whole.Data) // Together's list is bare
 	}
 	if err != nil || whole.Data == nil {
-		return nil, schemas.Errorf(schemas.UpstreamError, "%s: the list of models is none: %.200s", p.name, raw)
+		return nil, schemas.Errorf(schemas.UpstreamError, "%s: the list of models is none: %.200s", p.name, p.keys.redact(string(raw)))
 	}
 	return whole.Data, nil
 }

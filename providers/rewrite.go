@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"strconv"
 )
 
 // An edit is a place in a chunk where a server writes something else than OpenAI
@@ -69,4 +70,38 @@ func (a *answer) reason(c *choice, said []byte) string {
 		}
 	}
 	return ""
+}
+
+// closing returns the chunk that a server left out which ended its stream without
+// a word on why. nil: it left none out.
+func (a *answer) closing() []byte {
+	if a.finished() {
+		return nil
+	}
+	out := []byte(`{"choices":[`)
+	for i := range a.choices {
+		c := &a.choices[i]
+		if c.finish != nil {
+			continue
+		}
+		if out[len(out)-1] == '}' {
+			out = append(out, ',')
+		}
+		out = append(out, `{"index":`...)
+		out = strconv.AppendInt(out, int64(c.index), 10)
+		if c.chat {
+			out = append(out, `,"delta":{}`...)
+		} else {
+			out = append(out, `,"text":""`...)
+		}
+		out = append(appendRaw(out, []byte("finish_reason"), c.reason()), '}')
+	}
+	out = append(out, ']')
+	for _, m := range a.members {
+		switch string(m.key) {
+		case "id", "object", "created", "model":
+			out = appendRaw(out, m.key, m.value)
+		}
+	}
+	return append(out, '}')
 }

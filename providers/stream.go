@@ -114,9 +114,12 @@ func (s *server) stream(ctx context.Context, req Request, target string, body []
 		s.readers.Put(r)
 	}()
 	if err := read(r, w.chunk); err != nil {
-		err = s.broken(ctx, runCtx, err)
-		use.done(err)
-		return err
+		known := s.broken(ctx, runCtx, err)
+		if _, mine := errors.AsType[*emitError](err); !mine {
+			err = known
+		}
+		use.done(outcome(runCtx, err))
+		return known
 	}
 	use.done(nil)
 	w.drain(r)
@@ -137,7 +140,7 @@ func (s *server) once(ctx context.Context, req Request, target string, body []by
 	if err != nil {
 		err = verdict(ctx, runCtx, err)
 	}
-	use.done(err)
+	use.done(outcome(runCtx, err))
 	return raw, err
 }
 
@@ -159,6 +162,15 @@ func verdict(ctx, runCtx context.Context, err error) error {
 	}
 	if limit, ok := errors.AsType[*schemas.Error](context.Cause(runCtx)); ok {
 		return limit
+	}
+	return err
+}
+
+// outcome returns what the end of a run says of its server: nothing, where its
+// caller ended it, or its limits did.
+func outcome(runCtx context.Context, err error) error {
+	if err != nil && runCtx.Err() != nil {
+		return context.Canceled
 	}
 	return err
 }

@@ -160,7 +160,7 @@ func (r *rig) serve(h http.Handler) providers.Provider {
 	if r.Serve != nil {
 		return r.Serve(r.T, h)
 	}
-	return r.provider("http://test.invalid", memoryClient(r.T, h))
+	return r.provider("http://test.invalid", Client(r.T, h))
 }
 
 func (r *rig) provider(url string, client *http.Client) providers.Provider {

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// memoryClient returns a client that reaches a server with that handler, whatever
+// Client returns a client that reaches a server with that handler, whatever
 // address it asks for, over connections that are pipes. Both end with the test. A
 // nil handler means that nobody listens.
-func memoryClient(t *testing.T, h http.Handler) *http.Client {
+func Client(t *testing.T, h http.Handler) *http.Client {
 	t.Helper()
 	l := &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	transport := &http.Transport{DialContext: l.dial, DisableCompression: true}
@@ -67,4 +67,4 @@ func (l *listener) Close() error {
 }
 
 // Addr implements net.Listener.
-func (l *listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (*listener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
