@@ -32,7 +32,9 @@ func (a *answer) addTools(s *scanner, c *choice) {
 			case s.peek() == '"':
 				t.set(k, s.str())
 			default:
-				t.others = keep(t.others, len(t.others), k, s.value())
+				if v := s.value(); !isNull(v) { // SGLang's pieces name all members, again and again
+					t.others = keep(t.others, len(t.others), k, v)
+				}
 			}
 		}
 	}
@@ -97,7 +99,9 @@ func (a *answer) addFunction(s *scanner, t *tool) {
 			t.args = append(t.args, v...)
 			a.pieces++
 		default:
-			t.inner = keep(t.inner, len(t.inner), k, s.value())
+			if v := s.value(); !isNull(v) {
+				t.inner = keep(t.inner, len(t.inner), k, v)
+			}
 		}
 	}
 }

@@ -76,8 +76,10 @@ func (p *OpenAI) relay(r *bufio.Reader, a *answer, chunk func(), emit func([]byt
 		switch {
 		case err != nil:
 			return err
-		case failure != nil || a.failed():
+		case failure != nil:
 			return p.failure(http.StatusOK, nil, data)
+		case a.failed():
+			return schemas.Errorf(schemas.UpstreamError, "%s: the server gave up on the answer: %.200s", p.name, data)
 		case a.repeats:
 			continue
 		}
@@ -136,9 +138,13 @@ func (p *OpenAI) readEmbeddings(raw []byte, prompt int) (Answer, error) {
 	return Answer{Body: append(out, '}'), Usage: usage, Model: a.model()}, nil
 }
 
-// embeddingUsage counts only the prompt: nothing is generated.
+// embeddingUsage counts only the prompt: nothing is generated. LM Studio says 0
+// tokens, whatever it was asked.
 func embeddingUsage(a *answer, prompt int) schemas.Usage {
 	u, _ := a.readUsage(prompt)
+	if u.PromptTokens == 0 {
+		u.PromptTokens = max(1, prompt/4)
+	}
 	u.CompletionTokens = 0
 	u.TotalTokens = u.PromptTokens
 	return u
