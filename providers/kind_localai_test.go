@@ -15,10 +15,10 @@ import (
 
 // A localAIServer lists, loads and unloads as LocalAI 4.9 does.
 type localAIServer struct {
-	old    bool            // it can neither be told to load, nor does it describe its models
-	closed bool            // who asks is no admin
-	state  int             // of its backends
-	hang   <-chan struct{} // the monitor waits for it; nil: it doesn't
+	old    bool // it can neither be told to load, nor does it describe its models
+	closed bool // who asks is no admin
+	state  int  // of its backends
+	hang   bool // the monitor never answers
 
 	mu       sync.Mutex // guards what follows
 	loaded   map[string]bool
@@ -77,13 +77,10 @@ func (s *localAIServer) monitor(w http.ResponseWriter, r *http.Request, fail fun
 	switch {
 	case !s.loaded[model]:
 		fail(http.StatusInternalServerError, "backend "+model+" is not currently loaded")
-	case s.hang != nil:
+	case s.hang:
 		s.mu.Unlock()
 		defer s.mu.Lock()
-		select {
-		case <-s.hang:
-		case <-r.Context().Done():
-		}
+		<-r.Context().Done()
 	case model == "loose.gguf":
 		fmt.Fprintf(w, `{"state":%d,"memory":{"total":5368709120,"breakdown":{"gopsutil-RSS":4294967296}}}`, s.state)
 	default:

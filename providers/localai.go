@@ -139,6 +139,9 @@ func (p *LocalAI) size(ctx context.Context, model string) (schemas.Amount, error
 			return amount, nil
 		}
 	}
+	if p.flights.of(model) > 0 { // later: it may have no time for us
+		return schemas.Amount{}, nil
+	}
 	m, err := p.monitor(ctx, model)
 	switch {
 	case ctx.Err() != nil:
