@@ -247,10 +247,10 @@ func absent(err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
-	switch e.Code { //nolint:exhaustive // with any other code it may be there the next time
+	switch e.Code {
 	case schemas.ModelNotFound, schemas.Unsupported, schemas.InvalidRequest, schemas.Auth, schemas.Permission:
 		return true
-	default:
+	default: // it may be there the next time
 		return false
 	}
 }

@@ -52,7 +52,7 @@ func (s *sglangServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case route == "GET /metrics" && s.metrics:
 		fmt.Fprint(w, s.gauges())
 	case path == "/release_memory_occupation" || path == "/resume_memory_occupation":
-		s.order(w, path == "/release_memory_occupation", string(body))
+		s.order(w, path, string(body))
 	case path == "/health":
 		panic("it would generate")
 	default:
@@ -61,7 +61,8 @@ func (s *sglangServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *sglangServer) order(w http.ResponseWriter, release bool, body string) {
+func (s *sglangServer) order(w http.ResponseWriter, path, body string) {
+	release := path == "/release_memory_occupation"
 	s.orders++
 	if s.block != nil {
 		block := s.block

@@ -82,12 +82,7 @@ vllm:engine_sleep_state{engine="#",model_name="m",sleep_state="discard_all"} %d.
 	return text + "vllm:cache_config_info{block_size=\"16\",num_cpu_blocks=\"None\",engine=\"0\"} 1.0\n"
 }
 
-func is(so bool) int {
-	if so {
-		return 1
-	}
-	return 0
-}
+func is(so bool) int { return map[bool]int{true: 1}[so] }
 
 func vllmWire(reasoning string) *wire {
 	return &wire{

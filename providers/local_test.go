@@ -35,7 +35,10 @@ func (t handlerTransport) RoundTrip(r *http.Request) (resp *http.Response, err e
 	}
 	rec := httptest.NewRecorder()
 	t.h.ServeHTTP(rec, r)
-	return rec.Result(), r.Context().Err()
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return rec.Result(), nil
 }
 
 // A localServer is a provider of one of the kinds that load by order.

@@ -65,12 +65,11 @@ func (p *SGLang) Models(ctx context.Context) ([]Model, error) {
 	if _, err := p.either(ctx, &about, "/model_info", "/get_model_info"); err != nil {
 		return nil, err
 	}
-	var info sglangInfo
-	told, err := p.either(ctx, &info, "/server_info", "/get_server_info")
+	info, err := p.info(ctx)
 	if err != nil {
 		return nil, err
 	}
-	gone := p.gone(&info, told)
+	gone := p.gone(info)
 	for i := range models {
 		m := &models[i]
 		if gone {
@@ -81,9 +80,8 @@ func (p *SGLang) Models(ctx context.Context) ([]Model, error) {
 		} else if about.Generates != nil {
 			m.Kinds = []schemas.Kind{schemas.Chat, schemas.Completion}
 		}
-		m.Slots = max(0, info.MaxRunning)
-		if told {
-			m.Abilities = sglangAbilities(&info, &about)
+		if info != nil {
+			m.Slots, m.Abilities = max(0, info.MaxRunning), sglangAbilities(info, &about)
 		}
 	}
 	return models, nil
@@ -114,12 +112,21 @@ func (p *SGLang) either(ctx context.Context, out any, paths ...string) (bool, er
 	return false, nil
 }
 
+// info returns how the server was started; nil: it doesn't tell.
+func (p *SGLang) info(ctx context.Context) (*sglangInfo, error) {
+	var info sglangInfo
+	if told, err := p.either(ctx, &info, "/server_info", "/get_server_info"); err != nil || !told {
+		return nil, err
+	}
+	return &info, nil
+}
+
 // gone reports whether the server's memory is released. A server that was started
 // again since then has it.
-func (p *SGLang) gone(info *sglangInfo, told bool) bool {
+func (p *SGLang) gone(info *sglangInfo) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if told && p.released != info.start() {
+	if info != nil && p.released != info.start() {
 		p.released = ""
 	}
 	return p.released != ""
@@ -179,11 +186,11 @@ func (p *SGLang) Unload(ctx context.Context, model string) error {
 		if err != nil || m.State == schemas.Installed {
 			return err
 		}
-		var info sglangInfo
-		if _, err := p.either(ctx, &info, "/server_info", "/get_server_info"); err != nil {
+		info, err := p.info(ctx)
+		if err != nil {
 			return err
 		}
-		if !info.Saver || !info.Backup { // it would free nothing, or lose its weights
+		if info == nil || !info.Saver || !info.Backup { // it would free nothing, or lose its weights
 			return schemas.Errorf(schemas.Unsupported, "%s: it cannot release its memory: start it with --enable-memory-saver and --enable-weights-cpu-backup", p.name)
 		}
 		if _, err := p.Pressure(ctx, model); err != nil {

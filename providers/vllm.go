@@ -155,10 +155,8 @@ func (p *VLLM) canSleep(ctx context.Context) (bool, error) {
 			Sleep *bool `json:"enable_sleep_mode"`
 		} `json:"model_config"`
 	}
-	if json.Unmarshal(info.Config, &config) != nil || config.Model.Sleep == nil {
-		return true, nil
-	}
-	return *config.Model.Sleep, nil
+	_ = json.Unmarshal(info.Config, &config)
+	return config.Model.Sleep == nil || *config.Model.Sleep, nil
 }
 
 func (p *VLLM) order(ctx context.Context, path string) error {
