@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -132,9 +133,9 @@ func TestLocalAIMonitor(t *testing.T) {
 		t.Errorf("it was asked %d times", s.monitors)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		slow := &localAIServer{hang: true, loaded: map[string]bool{"qwen3-4b": true}}
-		if stateOf(t, local(t, providers.KindLocalAI, slow), "qwen3-4b") != schemas.Resident {
-			t.Error("it is gone")
+		slow, began := &localAIServer{hang: true, loaded: map[string]bool{"qwen3-4b": true}}, time.Now()
+		if stateOf(t, local(t, providers.KindLocalAI, slow), "qwen3-4b") != schemas.Resident || time.Since(began) > time.Second {
+			t.Errorf("one that does not tell: after %s", time.Since(began))
 		}
 	})
 	got, err := local(t, providers.KindLocalAI, &localAIServer{old: true, closed: true}).Models(t.Context())
