@@ -52,7 +52,8 @@ type tool struct {
 	others, inner []member // of the call, and of its function
 }
 
-// add takes one chunk. It returns the value of "error" where the chunk has one.
+// add takes one chunk. It returns the value of "error" where the chunk has one, and
+// "error" where that is what the chunk says it is: old versions of vLLM do.
 func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	s := scanner{b: chunk}
 	before := a.pieces
@@ -76,7 +77,11 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 				failure = v
 			}
 		default:
-			a.members = keep(a.members, slot, k, s.value())
+			v := s.value()
+			if string(k) == "object" && string(v) == `"error"` {
+				failure = v
+			}
+			a.members = keep(a.members, slot, k, v)
 		}
 	}
 	if !s.end() {
@@ -293,9 +298,12 @@ func (a *answer) finished() bool {
 	return len(a.choices) > 0
 }
 
-// failed reports whether a choice says that the server gave up on it.
+// failed reports whether a choice says that the server gave up on it: vLLM and
+// SGLang abort what runs when they are told to sleep, say.
 func (a *answer) failed() bool {
-	return slices.ContainsFunc(a.choices, func(c choice) bool { return string(c.finish) == `"error"` })
+	return slices.ContainsFunc(a.choices, func(c choice) bool {
+		return string(c.finish) == `"error"` || string(c.finish) == `"abort"`
+	})
 }
 
 // model returns the name that the server gave its model.

@@ -46,7 +46,8 @@ var rules = []rule{
 	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota", "budget_exceeded"}, schemas.QuotaExhausted},
 
 	{nil, []string{
-		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "exceeds the context length", "exceeds the available context", "input is too long",
+		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "longer than the model's context", "greater than the context length", "exceeds the context length", "exceeds the available context", "input is too long",
+		"context size has been exceeded", "n_keep", "context length of only", // LM Studio
 		"is too large to process", "inputs` tokens + `max_new_tokens`", "`inputs` must have less than", "prompt is too long", "exceed context limit",
 		"maximum number of tokens allowed",
 	}, schemas.ContextOverflow},
@@ -75,9 +76,9 @@ var rules = []rule{
 
 	// What is missing is the model, the path or the caller's naming of a model.
 	{nil, []string{"no model id could be identified", "model is required", "model name is missing", "key '"}, schemas.InvalidRequest},
-	{[]int{4, 200}, []string{"file not found", "page not found", "resource not found", "method not allowed", "unknownoperation", "not supported in the v1/", "supported on this route"}, schemas.Unsupported},
+	{[]int{4, 200}, []string{"file not found", "page not found", "resource not found", "method not allowed", "unexpected endpoint", "unknownoperation", "not supported in the v1/", "supported on this route"}, schemas.Unsupported},
 	{[]int{404}, nil, schemas.ModelNotFound},
-	{[]int{400, 200}, []string{"model_not_found", "model_not_available", "model not found", "not a valid model id", "invalid model name passed", "model is not found", "no router for requested model", "' not found", "\" not found"}, schemas.ModelNotFound},
+	{[]int{400, 200}, []string{"model_not_found", "model_not_available", "model not found", "not a valid model id", "invalid model name passed", "model is not found", "no router for requested model", "no models loaded", "' not found", "\" not found"}, schemas.ModelNotFound},
 
 	{[]int{405, 501}, nil, schemas.Unsupported},
 	{nil, []string{"does not support", "is not supported", "not_supported_error"}, schemas.Unsupported},

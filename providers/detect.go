@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -22,7 +24,12 @@ func Detect(ctx context.Context, url string, client *http.Client) (string, error
 		client = &http.Client{Transport: transport}
 	}
 	s := newServer(Config{Name: url, URL: url, HTTP: client})
-	for _, probe := range []func(context.Context, *server) (string, error){isSim, isLlamaSwap, isLlama, isOllama, isTGI, byModels} {
+	for _, probe := range []func(context.Context, *server) (string, error){
+		isLMStudio, // it answers to everything
+		isSim, isLlamaSwap, isLlama,
+		isTGI, isLocalAI, byOwner, // they have Ollama's paths, or may have
+		isOllama, isOpenAI,
+	} {
 		kind, err := probe(ctx, &s)
 		if kind != "" {
 			return kind, nil
@@ -105,13 +112,49 @@ func isTGI(ctx context.Context, s *server) (string, error) {
 	return KindTGI, nil
 }
 
-// byModels tells by who owns the models.
-func byModels(ctx context.Context, s *server) (string, error) {
+// isLMStudio also knows versions before 0.4, and one that wants a key.
+func isLMStudio(ctx context.Context, s *server) (string, error) {
+	list, err := s.studioList(ctx)
+	switch {
+	case err == nil && !slices.ContainsFunc(list, func(m studioModel) bool { return m.Key == "" }):
+		return KindLMStudio, nil
+	case err == nil:
+		return "", nil
+	case says(err, "LM Studio API token"):
+		return KindLMStudio, nil
+	case !says(err, "Unexpected endpoint"):
+		return "", err
+	}
+	old, err := s.oldStudioList(ctx)
+	if err != nil || slices.ContainsFunc(old, func(m oldStudioModel) bool { return m.Format == "" }) {
+		return "", err
+	}
+	return KindLMStudio, nil
+}
+
+// isLocalAI also knows versions without the page that says what they are.
+func isLocalAI(ctx context.Context, s *server) (string, error) {
+	var page struct {
+		Endpoints map[string]json.RawMessage `json:"endpoints"`
+	}
+	if err := s.call(ctx, http.MethodGet, s.root+"/.well-known/localai.json", nil, &page); err == nil && len(page.Endpoints) > 0 {
+		return KindLocalAI, nil
+	}
+	list, err := s.localList(ctx)
+	if err != nil || !slices.ContainsFunc(list, func(m localModel) bool { return m.Capabilities != nil }) {
+		return "", err
+	}
+	return KindLocalAI, nil
+}
+
+// byOwner tells by who owns the models. A server that shows its list only to who
+// has a key may still show its metrics.
+func byOwner(ctx context.Context, s *server) (string, error) {
 	p := OpenAI{server: *s}
 	list, err := p.list(ctx)
 	if err != nil {
-		if schemas.AsError(err).Code == schemas.Auth { // who asks for a key has something to offer
-			return KindOpenAI, nil
+		if schemas.AsError(err).Code == schemas.Auth {
+			return byMetrics(ctx, s), nil
 		}
 		return "", err
 	}
@@ -119,9 +162,38 @@ func byModels(ctx context.Context, s *server) (string, error) {
 		switch m.OwnedBy {
 		case "vllm":
 			return KindVLLM, nil
+		case "sglang":
+			return KindSGLang, nil
 		case "llamacpp":
 			return KindLlamaCpp, nil
+		case "organization_owner":
+			return KindLMStudio, nil
 		}
+	}
+	return "", nil
+}
+
+// byMetrics tells by what the metrics are called; "": they don't tell.
+func byMetrics(ctx context.Context, s *server) string {
+	m, err := s.metrics(ctx, s.root+"/metrics")
+	if err != nil {
+		return ""
+	}
+	for name := range m {
+		switch owner, _, _ := strings.Cut(name, ":"); owner {
+		case "vllm":
+			return KindVLLM
+		case "sglang":
+			return KindSGLang
+		}
+	}
+	return ""
+}
+
+func isOpenAI(ctx context.Context, s *server) (string, error) {
+	p := OpenAI{server: *s}
+	if _, err := p.list(ctx); err != nil && schemas.AsError(err).Code != schemas.Auth { // who asks for a key has something to offer
+		return "", err
 	}
 	return KindOpenAI, nil
 }

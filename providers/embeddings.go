@@ -110,9 +110,13 @@ func inputs(request []byte) int {
 	return 0
 }
 
-// embeddingUsage counts only the prompt: nothing is generated.
+// embeddingUsage counts only the prompt: nothing is generated. LM Studio says 0
+// tokens, whatever it was asked.
 func embeddingUsage(a *answer, prompt int) schemas.Usage {
 	u, _ := a.readUsage(prompt)
+	if u.PromptTokens == 0 {
+		u.PromptTokens = max(1, prompt/4)
+	}
 	u.CompletionTokens = 0
 	u.TotalTokens = u.PromptTokens
 	return u

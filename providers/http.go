@@ -215,16 +215,43 @@ func noConnection(err error) bool {
 }
 
 // call sends a request and decodes the answer into out, unless that is nil. An
-// answer that is not JSON is an error.
+// answer that is not JSON is an error, and so is one that says that it is: LM
+// Studio says so with the status 200.
 func (s *server) call(ctx context.Context, method, target string, body []byte, out any) error {
 	raw, err := s.fetch(ctx, method, target, body)
 	if err != nil || out == nil {
 		return err
 	}
+	if complains(raw) {
+		return s.failure(http.StatusOK, nil, raw)
+	}
 	if err := json.Unmarshal(raw, out); err != nil {
 		return schemas.Errorf(schemas.UpstreamError, "%s: %s answered what cannot be read: %s", s.name, target, err)
 	}
 	return nil
+}
+
+// complains reports whether an answer is a JSON object that says an error.
+func complains(raw []byte) bool {
+	var said struct {
+		Error json.RawMessage `json:"error"`
+	}
+	return json.Unmarshal(raw, &said) == nil && len(said.Error) > 0 && !isNull(said.Error)
+}
+
+// absent reports whether a server is there and only lacks what it was asked for, or
+// does not tell it to us.
+func absent(err error) bool {
+	var e *schemas.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case schemas.ModelNotFound, schemas.Unsupported, schemas.InvalidRequest, schemas.Auth, schemas.Permission:
+		return true
+	default: // it may be there the next time
+		return false
+	}
 }
 
 // fetch sends a request and returns the whole answer.

@@ -14,7 +14,8 @@ import (
 type listed struct {
 	ID            string      `json:"id"`
 	OwnedBy       string      `json:"owned_by"`
-	MaxModelLen   int         `json:"max_model_len"`        // vLLM
+	Parent        string      `json:"parent"`               // vLLM: what a LoRA adapter is for
+	MaxModelLen   int         `json:"max_model_len"`        // vLLM, SGLang
 	ContextLength int         `json:"context_length"`       // OpenRouter, llama-swap, llama-server's router
 	Status        *loadStatus `json:"status"`               // llama-server's router, llama-swap
 	Meta          *listedMeta `json:"meta"`                 // llama-server
@@ -188,6 +189,27 @@ func (s *loadStatus) flag(names ...string) int {
 		}
 	}
 	return 0
+}
+
+// find returns what a provider says of one of its models now.
+func (s *server) find(ctx context.Context, p Provider, model string) (Model, error) {
+	models, err := p.Models(ctx)
+	if err != nil {
+		return Model{}, err
+	}
+	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == model })
+	if i < 0 {
+		return Model{}, schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q", s.name, model)
+	}
+	return models[i], nil
+}
+
+// await returns once a provider says that a model is in that state.
+func (s *server) await(ctx context.Context, p Provider, model string, state schemas.ModelState) error {
+	return poll(ctx, func() (bool, error) {
+		m, err := s.find(ctx, p, model)
+		return m.State == state, err
+	})
 }
 
 // kindsByName guesses what a model can do where its server does not tell.

@@ -19,20 +19,28 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// A fixed server answers each "METHOD path" with a body, and 404 else. It fails
-// the test for a request that would load a model.
+// A fixed server answers each "METHOD path" with a body, and 404 else, unless there
+// is an answer for "*". It fails the test for a request that would load a model, or
+// have one generate.
 func fixed(t *testing.T, answers map[string]string) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/upstream") || r.URL.Path == "/slots" {
-			t.Errorf("%s may load a model", r.URL.Path)
+		if strings.HasPrefix(r.URL.Path, "/upstream") || slices.Contains([]string{"/slots", "/health", "/backend/monitor"}, r.URL.Path) {
+			t.Errorf("%s may load a model, or have one generate", r.URL.Path)
 		}
 		if body, ok := answers[r.Method+" "+r.URL.Path]; ok {
 			status := http.StatusOK
 			if strings.Contains(body, "Loading model") {
 				status = http.StatusServiceUnavailable
 			}
+			if strings.Contains(body, "Unauthorized") {
+				status = http.StatusUnauthorized
+			}
 			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+			return
+		}
+		if body, ok := answers["*"]; ok { // LM Studio has an answer to everything
 			_, _ = w.Write([]byte(body))
 			return
 		}
@@ -58,6 +66,25 @@ func recordedAnswers(t *testing.T, cases ...string) map[string]string {
 	return answers
 }
 
+const unexpected = `{"error":"Unexpected endpoint or method. (GET /)"}`
+
+// localAIProbes are the answers of a LocalAI, which has Ollama's paths too, and one of
+// its own.
+func localAIProbes(own string) map[string]string {
+	answers := map[string]string{
+		"GET /v1/models":   `{"object":"list","data":[{"id":"qwen3-4b","object":"model"}]}`,
+		"GET /api/version": `{"version":"0.9.0"}`,
+		"GET /api/tags":    `{"models":[{"name":"qwen3-4b"}]}`,
+	}
+	switch own {
+	case "GET /.well-known/localai.json":
+		answers[own] = `{"version":"v4.9.0","endpoints":{"chat_completions":"/v1/chat/completions","models":"/v1/models"},"capabilities":{}}`
+	case "GET /v1/models/capabilities":
+		answers[own] = `{"object":"list","data":[{"id":"qwen3-4b","object":"model","capabilities":["chat"]}]}`
+	}
+	return answers
+}
+
 const loadingModel = `{"error":{"message":"Loading model","type":"unavailable_error","code":503}}`
 
 func TestDetect(t *testing.T) {
@@ -72,6 +99,20 @@ func TestDetect(t *testing.T) {
 		{"llama-server while it loads", map[string]string{"GET /props": loadingModel, "GET /v1/models": loadingModel}, providers.KindLlamaCpp},
 		{"tgi", map[string]string{"GET /info": tgiInfo, "GET /v1/models": `{"object":"list","data":[{"id":"a/b","object":"model","created":0,"owned_by":"a/b"}]}`}, providers.KindTGI},
 		{"tei, which embeds", map[string]string{"GET /info": `{"model_id":"BAAI/bge-m3","model_type":{"embedding":{"pooling":"cls"}},"max_concurrent_requests":512,"max_input_length":8192}`}, ""},
+		{"vllm that wants a key", map[string]string{"GET /v1/models": `{"error":"Unauthorized"}`, "GET /metrics": "vllm:num_requests_running{engine=\"0\"} 0.0\n"}, providers.KindVLLM},
+		{"sglang", map[string]string{"GET /v1/models": `{"data":[{"id":"q","owned_by":"sglang","max_model_len":4096}]}`, "GET /api/version": `{"version":"0.9.0"}`, "GET /api/tags": `{"models":[]}`}, providers.KindSGLang},
+		{"sglang that wants a key", map[string]string{"GET /v1/models": `{"error":"Unauthorized"}`, "GET /metrics": "sglang:token_usage{tp_rank=\"0\"} 0.0\n"}, providers.KindSGLang},
+		{"openai that wants a key", map[string]string{"GET /v1/models": `{"error":"Unauthorized"}`, "GET /metrics": "go_goroutines 9\n"}, providers.KindOpenAI},
+		{"lmstudio", map[string]string{"GET /api/v1/models": `{"models":[{"type":"llm","key":"k","loaded_instances":[]}]}`, "*": unexpected}, providers.KindLMStudio},
+		{"lmstudio without models", map[string]string{"GET /api/v1/models": `{"models":[]}`, "*": unexpected}, providers.KindLMStudio},
+		{"lmstudio that wants a key", map[string]string{"*": `{"error":{"message":"An LM Studio API token is required to make requests to this server","code":"invalid_api_key"}}`}, providers.KindLMStudio},
+		{"lmstudio 0.3", map[string]string{"GET /api/v0/models": studioOldList, "*": unexpected}, providers.KindLMStudio},
+		{"lmstudio of old", map[string]string{"GET /v1/models": `{"data":[{"id":"q","object":"model","owned_by":"organization_owner"}],"object":"list"}`, "*": unexpected}, providers.KindLMStudio},
+		{"all answers are the same error", map[string]string{"*": unexpected}, ""},
+		{"models of another list", map[string]string{"GET /api/v1/models": `{"models":[{"name":"q"}]}`}, ""},
+		{"localai", localAIProbes("GET /.well-known/localai.json"), providers.KindLocalAI},
+		{"localai without its page", localAIProbes("GET /v1/models/capabilities"), providers.KindLocalAI},
+		{"a page for everything", map[string]string{"*": `<html>hello</html>`}, ""},
 		{"nothing", map[string]string{}, ""},
 	} {
 		kind, err := providers.Detect(testContext(t), fixed(t, c.answers), nil)

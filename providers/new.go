@@ -155,6 +155,14 @@ func New(cfg Config) (Provider, error) {
 		return &LlamaRouter{NewOpenAI(cfg)}, nil
 	case KindLlamaSwap:
 		return &LlamaSwap{NewOpenAI(cfg)}, nil
+	case KindVLLM:
+		return &VLLM{NewOpenAI(cfg)}, nil
+	case KindSGLang:
+		return newSGLang(cfg), nil
+	case KindLMStudio:
+		return &LMStudio{NewOpenAI(cfg)}, nil
+	case KindLocalAI:
+		return &LocalAI{OpenAI: NewOpenAI(cfg)}, nil
 	case KindTGI:
 		return NewTGI(cfg), nil
 	case KindAnthropic:

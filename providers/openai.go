@@ -80,8 +80,10 @@ func (b *backend) relay(next func() ([]byte, error), a *answer, chunk func(), em
 		switch {
 		case err != nil:
 			return err
-		case failure != nil || a.failed():
+		case failure != nil, a.failed() && bytes.Contains(data, []byte(`"error":`)): // in a choice: OpenRouter's
 			return b.failure(http.StatusOK, nil, data)
+		case a.failed():
+			return schemas.Errorf(schemas.UpstreamError, "%s: the server gave up on the answer: %.200s", b.name, data)
 		case a.repeats:
 			continue
 		}
