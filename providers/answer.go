@@ -35,6 +35,7 @@ type choice struct {
 	role     []byte
 	texts    []member // strings that grow, without quotes: content, reasoning_content, text…
 	tools    []tool
+	lists    []member // arrays of its message that grow, without brackets: thinking_blocks…
 	logprobs []member // arrays that grow, without brackets
 	finish   []byte   // nil: not finished
 	others   []member // of the choice
@@ -249,6 +250,8 @@ func (a *answer) addDelta(s *scanner, c *choice) {
 			a.addText(s, c, []byte(thoughtsName))
 		case next == '"':
 			a.addText(s, c, k)
+		case next == '[':
+			c.lists = addArray(c.lists, k, s.value())
 		default:
 			if v := s.value(); !isNull(v) {
 				c.extra = keep(c.extra, len(c.extra), k, v)
@@ -284,10 +287,17 @@ func addArrays(s *scanner, list []member) []member {
 		if !ok {
 			return list
 		}
-		if v := s.value(); len(v) >= 2 && v[0] == '[' {
-			list = grow(list, k, bytes.TrimSpace(v[1:len(v)-1]), []byte{','})
-		}
+		list = addArray(list, k, s.value())
 	}
+}
+
+// addArray joins an array with those of its name that came before. What is no
+// array is skipped.
+func addArray(list []member, key, array []byte) []member {
+	if len(array) < 2 || array[0] != '[' {
+		return list
+	}
+	return grow(list, key, bytes.TrimSpace(array[1:len(array)-1]), []byte{','})
 }
 
 // finished reports whether there is a choice and each has its finish reason.

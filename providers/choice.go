@@ -156,6 +156,9 @@ func (c *choice) appendMessage(out []byte) []byte {
 		}
 	}
 	out = c.appendTools(out)
+	for _, m := range c.lists {
+		out = appendRaw(out, m.key, slicesConcat("[", m.value, "]"))
+	}
 	for _, m := range c.extra {
 		out = appendRaw(out, m.key, m.value)
 	}

@@ -216,15 +216,6 @@ func (p *Ollama) Generate(ctx context.Context, req Request, emit func([]byte) er
 // relay reads lines until the one that says "done".
 func (p *Ollama) relay(r *bufio.Reader, run *ollamaRun, chunk func(), emit func([]byte) error) error {
 	lines := lineReader{r: r}
-	send := func(data []byte) error {
-		if _, err := run.answer.add(data); err != nil {
-			return err
-		}
-		if err := emit(data); err != nil {
-			return &emitError{err}
-		}
-		return nil
-	}
 	for {
 		line, err := lines.line()
 		if err != nil {
@@ -241,11 +232,11 @@ func (p *Ollama) relay(r *bufio.Reader, run *ollamaRun, chunk func(), emit func(
 			return p.failure(http.StatusOK, nil, line)
 		}
 		chunk()
-		if err := send(data); err != nil {
+		if err := run.answer.relay(data, emit); err != nil {
 			return err
 		}
 		if run.done {
-			return send(run.usage())
+			return run.answer.relay(run.usage(), emit)
 		}
 	}
 }

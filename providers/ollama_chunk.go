@@ -101,14 +101,6 @@ func (l *ollamaLine) message(s *scanner) {
 	}
 }
 
-// inside returns what stands between the quotes of a string, nil for no string.
-func inside(v []byte) []byte {
-	if len(v) < 2 || v[0] != '"' {
-		return nil
-	}
-	return v[1 : len(v)-1]
-}
-
 // chunk turns a line into a chunk, which is valid until the next call.
 func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	l, err := readLine(line)
@@ -121,7 +113,8 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	}
 	role := ""
 	if o.head == nil {
-		o.begin(l.model)
+		o.head = chunkHead(o.kind, o.created, nil, l.model)
+		o.out = make([]byte, 0, len(o.head)+256)
 		role = `,"role":"assistant"` // of the first chunk only
 	}
 	o.out = append(append(o.out[:0], o.head...), `{"index":0,`...)
@@ -146,24 +139,6 @@ func (o *ollamaRun) chunk(line []byte) ([]byte, error) {
 	}
 	o.out = append(o.out, "}]}"...)
 	return o.out, nil
-}
-
-// begin makes the head of the chunks.
-func (o *ollamaRun) begin(model []byte) {
-	id, object := "chatcmpl-", "chat.completion.chunk"
-	if o.kind == schemas.Completion {
-		id, object = "cmpl-", "text_completion"
-	}
-	if inside(model) == nil {
-		model = []byte(`""`)
-	}
-	h := append([]byte(`{"id":"`), id...)
-	h = strconv.AppendUint(h, rand.Uint64(), 36) //nolint:gosec // an id, not a secret
-	h = append(append(append(h, `","object":"`...), object...), `","created":`...)
-	h = strconv.AppendInt(h, o.created, 10)
-	h = append(append(h, `,"model":`...), model...)
-	o.head = append(h, `,"choices":[`...)
-	o.out = make([]byte, 0, len(o.head)+256)
 }
 
 // delta appends what the line adds to the message, after role.
@@ -239,27 +214,7 @@ func (o *ollamaRun) finish(reason []byte) string {
 
 // usage returns the last chunk: no choices, but the counts.
 func (o *ollamaRun) usage() []byte {
-	o.answer.usage = appendCounts(nil, o.counts)
-	u, _ := o.answer.readUsage(o.prompt)
-	o.answer.usage = nil
 	o.out = append(append(o.out[:0], o.head...), `],"usage":`...)
-	o.out = appendUsage(o.out, u)
+	o.out = appendUsage(o.out, o.answer.estimate(o.counts, o.prompt))
 	return append(o.out, '}')
-}
-
-// appendCounts appends the counts that are known as usage.
-func appendCounts(out []byte, u schemas.Usage) []byte {
-	out = append(out, '{')
-	if u.PromptTokens >= 0 {
-		out = append(out, `"prompt_tokens":`...)
-		out = strconv.AppendInt(out, int64(u.PromptTokens), 10)
-	}
-	if u.CompletionTokens >= 0 {
-		if len(out) > 1 {
-			out = append(out, ',')
-		}
-		out = append(out, `"completion_tokens":`...)
-		out = strconv.AppendInt(out, int64(u.CompletionTokens), 10)
-	}
-	return append(out, '}')
 }

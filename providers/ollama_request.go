@@ -106,12 +106,7 @@ func options(t *translation, name string, raw json.RawMessage) error {
 }
 
 func format(t *translation, name string, raw json.RawMessage) error {
-	var f struct {
-		Type   string `json:"type"`
-		Schema struct {
-			Schema json.RawMessage `json:"schema"`
-		} `json:"json_schema"`
-	}
+	var f responseFormat
 	if json.Unmarshal(raw, &f) != nil {
 		return wrong(name, "must be an object")
 	}

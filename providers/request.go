@@ -99,6 +99,14 @@ func stringOrStrings(raw json.RawMessage) ([]string, bool) {
 	return many, json.Unmarshal(raw, &many) == nil
 }
 
+// A responseFormat is how an answer is to look.
+type responseFormat struct {
+	Type   string `json:"type"`
+	Schema struct {
+		Schema json.RawMessage `json:"schema"`
+	} `json:"json_schema"`
+}
+
 // An openAIMessage is a message of an OpenAI chat.
 type openAIMessage struct {
 	Role      string          `json:"role"`
@@ -115,7 +123,10 @@ type openAIMessage struct {
 }
 
 // A part is a piece of a message: text, or the URL of an image.
-type part struct{ text, url string }
+type part struct {
+	text, url string
+	cache     json.RawMessage // Anthropic's cache_control: the prompt up to here is kept; nil: none
+}
 
 // parts reads a message's content: text, or a list of texts and images.
 func (m *openAIMessage) parts(t *translation) ([]part, error) {
@@ -129,6 +140,7 @@ func (m *openAIMessage) parts(t *translation) ([]part, error) {
 		Image struct {
 			URL string `json:"url"`
 		} `json:"image_url"`
+		Cache json.RawMessage `json:"cache_control"`
 	}
 	if json.Unmarshal(m.Content, &given) != nil {
 		return nil, wrong("messages", "have a content that is neither text nor a list of parts")
@@ -137,9 +149,9 @@ func (m *openAIMessage) parts(t *translation) ([]part, error) {
 	for _, p := range given {
 		switch {
 		case p.Type == "text":
-			parts = append(parts, part{text: p.Text})
+			parts = append(parts, part{text: p.Text, cache: p.Cache})
 		case p.Type == "image_url" && p.Image.URL != "":
-			parts = append(parts, part{url: p.Image.URL})
+			parts = append(parts, part{url: p.Image.URL, cache: p.Cache})
 		default:
 			return nil, t.unsupported("messages", fmt.Sprintf(": a part of the type %q", p.Type))
 		}
