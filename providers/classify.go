@@ -38,11 +38,12 @@ type rule struct {
 var rules = []rule{
 	// Money. It comes with 429 and would pass for a rate limit.
 	{[]int{402}, nil, schemas.QuotaExhausted},
+	{[]int{400}, []string{"reached your specified api usage limits", "reached your specified workspace api usage limits"}, schemas.QuotaExhausted}, // Anthropic has no type for it
 	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota"}, schemas.QuotaExhausted},
 
 	{nil, []string{
 		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "exceeds the context length", "exceeds the available context", "input is too long",
-		"is too large to process", "max_new_tokens", "prompt is too long",
+		"is too large to process", "max_new_tokens", "prompt is too long", "exceed context limit",
 	}, schemas.ContextOverflow},
 
 	{[]int{5, 200}, []string{
@@ -50,7 +51,7 @@ var rules = []rule{
 		"vk_error_out_of_device_memory", "erroroutofmemory", "requires more system memory", "signal: killed",
 	}, schemas.OutOfMemory},
 
-	{nil, []string{"content_filter", "content_policy", "content management policy", "guardrail"}, schemas.ContentFiltered},
+	{nil, []string{"content_filter", "content_policy", "content management policy", "content filtering policy", "guardrail"}, schemas.ContentFiltered},
 
 	{[]int{529}, nil, schemas.Overloaded},
 	{[]int{429, 5, 200}, []string{"overloaded", "server busy", "slow_down", "maximum pending requests", "no slot available", "at capacity"}, schemas.Overloaded},

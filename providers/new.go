@@ -134,6 +134,8 @@ func New(cfg Config) (Provider, error) {
 		return &LlamaRouter{NewOpenAI(cfg)}, nil
 	case KindLlamaSwap:
 		return &LlamaSwap{NewOpenAI(cfg)}, nil
+	case KindAnthropic:
+		return &Anthropic{newServer(cfg)}, nil
 	case KindSim:
 		return &Sim{LlamaRouter{NewOpenAI(cfg)}}, nil
 	default:

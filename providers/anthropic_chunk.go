@@ -1,0 +1,365 @@
+package providers
+
+import (
+	"bytes"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// An anthropicRun turns the events of one of Anthropic's streams into OpenAI's
+// chunks. It belongs to the goroutine of the run.
+type anthropicRun struct {
+	prompt  int   // bytes
+	created int64 // Unix seconds
+
+	answer answer
+	head   []byte // what all chunks begin with, up to their choices
+	out    []byte // the newest chunk; nil: there was none
+	calls  int    // tool calls so far
+	block  anthropicBlock
+	counts anthropicCounts
+	failed bool // the newest event is an error
+	done   bool
+}
+
+// An anthropicBlock is the block of the message that the stream is in: a message
+// is a list of them, and one ends before the next begins.
+type anthropicBlock struct {
+	kind            string // "": none is open
+	text, signature []byte // of thinking, without quotes
+	input           []byte // of a tool call that comes without fragments
+	fragments       bool   // some came
+}
+
+// anthropicCounts are tokens; -1 for what the server didn't tell.
+type anthropicCounts struct{ input, written, read, output, thought int }
+
+func newAnthropicRun(prompt int, now time.Time) *anthropicRun {
+	return &anthropicRun{prompt: prompt, created: now.Unix(), counts: anthropicCounts{-1, -1, -1, -1, -1}}
+}
+
+// An anthropicEvent is an event as text. An event adds something to the message,
+// or to a block of it.
+type anthropicEvent struct {
+	kind                  []byte // without quotes
+	message, block, delta []byte
+	usage                 []byte
+	failed                bool
+}
+
+func readEvent(data []byte) (anthropicEvent, error) {
+	var e anthropicEvent
+	ok := each(data, func(k, v []byte) {
+		switch string(k) {
+		case "type":
+			e.kind = inside(v)
+		case "message":
+			e.message = v
+		case "content_block":
+			e.block = v
+		case "delta":
+			e.delta = v
+		case "usage":
+			e.usage = v
+		case "error":
+			e.failed = !isNull(v)
+		}
+	})
+	if !ok {
+		return e, errNotChunk
+	}
+	return e, nil
+}
+
+// An anthropicPart is what an object in an event holds: a message, a block, or
+// what is added to them. Strings are without quotes but for id, name and model.
+type anthropicPart struct {
+	kind, text, thinking, signature, fragment, reason []byte
+	id, name, model                                   []byte
+	input, usage, details                             []byte
+}
+
+func readPart(object []byte) (p anthropicPart) {
+	each(object, func(k, v []byte) {
+		switch string(k) {
+		case "type":
+			p.kind = inside(v)
+		case "text":
+			p.text = inside(v)
+		case "thinking":
+			p.thinking = inside(v)
+		case "signature":
+			p.signature = inside(v)
+		case "partial_json":
+			p.fragment = inside(v)
+		case "stop_reason":
+			p.reason = inside(v)
+		case "id":
+			p.id = v
+		case "name":
+			p.name = v
+		case "model":
+			p.model = v
+		case "input":
+			p.input = v
+		case "usage":
+			p.usage = v
+		case "stop_details":
+			p.details = v
+		}
+	})
+	return p
+}
+
+// chunk turns an event into a chunk, which is valid until the next call. nil: it
+// says nothing to OpenAI's readers, such as a ping, or an event of tomorrow.
+//
+// The beginning of the message and of its blocks make no chunks of their own.
+// Newer models think for long and show nothing of it: that is time to the first
+// token, and not a stall between chunks.
+func (r *anthropicRun) chunk(data []byte) ([]byte, error) {
+	e, err := readEvent(data)
+	if err != nil {
+		return nil, err
+	}
+	if e.failed {
+		r.failed = true
+		return nil, nil
+	}
+	switch string(e.kind) {
+	case "message_start":
+		m := readPart(e.message)
+		r.head = chunkHead(schemas.Chat, r.created, m.id, m.model)
+		r.counts.take(m.usage)
+		r.counts.output = -1 // of the first token: all are counted at the end
+	case "content_block_start":
+		return r.begin(e.block), nil
+	case "content_block_delta":
+		return r.add(e.delta), nil
+	case "content_block_stop":
+		return r.end(), nil
+	case "message_delta":
+		r.counts.take(e.usage)
+		return r.finish(e.delta), nil
+	case "message_stop":
+		if r.out == nil {
+			return nil, io.EOF // an answer says at least why it ends
+		}
+		r.done = true
+		return r.usage(), nil
+	}
+	return nil, nil
+}
+
+// begin begins a block.
+func (r *anthropicRun) begin(block []byte) []byte {
+	p := readPart(block)
+	b := &r.block
+	*b = anthropicBlock{text: b.text[:0], signature: b.signature[:0], kind: string(p.kind)}
+	switch b.kind {
+	case "text":
+		return r.text("content", p.text)
+	case "thinking":
+		return r.think(&p)
+	case "redacted_thinking": // it comes at once
+		r.open("thinking_blocks")
+		r.out = append(append(append(r.out, '['), block...), ']')
+		return r.close("null")
+	case "tool_use":
+		b.input = bytes.Clone(p.input)
+		r.calls++
+		return r.call(&p)
+	default:
+		return nil
+	}
+}
+
+// add takes what a delta adds to a block. The type of the delta says what that
+// is; what is added to a call is the call's where a call is open.
+func (r *anthropicRun) add(delta []byte) []byte {
+	p := readPart(delta)
+	switch string(p.kind) {
+	case "text_delta":
+		return r.text("content", p.text)
+	case "thinking_delta", "signature_delta":
+		return r.think(&p)
+	case "input_json_delta":
+		if r.block.kind == "tool_use" && len(p.fragment) > 0 {
+			r.block.fragments = true
+			return r.arguments(p.fragment)
+		}
+	}
+	return nil
+}
+
+// end ends a block. What a model thought goes out once more then, in one piece and
+// with its signature, in the shape in which it is taken back. Without a signature
+// the API does not take it.
+func (r *anthropicRun) end() []byte {
+	b := &r.block
+	kind := b.kind
+	b.kind = ""
+	switch {
+	case kind == "thinking" && len(b.signature) > 0:
+		r.open("thinking_blocks")
+		r.out = append(append(r.out, `[{"type":"thinking","thinking":"`...), b.text...)
+		r.out = append(append(append(r.out, `","signature":"`...), b.signature...), `"}]`...)
+		return r.close("null")
+	case kind == "tool_use" && !b.fragments: // it has no arguments, or all came at once
+		if len(b.input) == 0 || b.input[0] != '{' {
+			b.input = []byte("{}")
+		}
+		return r.arguments(inside(quote(string(b.input))))
+	default:
+		return nil
+	}
+}
+
+// open begins a chunk that adds a member to the message; "" adds none.
+func (r *anthropicRun) open(name string) {
+	if r.head == nil {
+		r.head = chunkHead(schemas.Chat, r.created, nil, nil)
+	}
+	first := r.out == nil
+	r.out = append(append(r.out[:0], r.head...), `{"index":0,"delta":{`...)
+	if first {
+		r.out = append(r.out, `"role":"assistant"`...)
+	}
+	if name == "" {
+		return
+	}
+	if first {
+		r.out = append(r.out, ',')
+	}
+	r.out = append(append(append(r.out, '"'), name...), `":`...)
+}
+
+// close ends the chunk. finish is JSON.
+func (r *anthropicRun) close(finish string) []byte {
+	r.out = append(append(r.out, `},"finish_reason":`...), finish...)
+	r.out = append(r.out, "}]}"...)
+	return r.out
+}
+
+// text returns a chunk with a piece of text.
+func (r *anthropicRun) text(name string, text []byte) []byte {
+	if len(text) == 0 {
+		return nil
+	}
+	r.open(name)
+	r.out = append(append(append(r.out, '"'), text...), '"')
+	return r.close("null")
+}
+
+func (r *anthropicRun) think(p *anthropicPart) []byte {
+	r.block.text = append(r.block.text, p.thinking...)
+	r.block.signature = append(r.block.signature, p.signature...)
+	return r.text("reasoning_content", p.thinking)
+}
+
+// call returns the chunk that begins a tool call. Calls are counted, whatever the
+// index of their block is.
+func (r *anthropicRun) call(p *anthropicPart) []byte {
+	r.open("tool_calls")
+	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
+	r.out = append(append(append(r.out, `,"id":"`...), inside(p.id)...), `","type":"function","function":{"name":"`...)
+	r.out = append(append(r.out, inside(p.name)...), `","arguments":""}}]`...)
+	return r.close("null")
+}
+
+func (r *anthropicRun) arguments(fragment []byte) []byte {
+	r.open("tool_calls")
+	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
+	r.out = append(append(append(r.out, `,"function":{"arguments":"`...), fragment...), `"}}]`...)
+	return r.close("null")
+}
+
+// finish returns the chunk that says why the answer ends, and, where the model
+// refused, in what words.
+func (r *anthropicRun) finish(delta []byte) []byte {
+	p := readPart(delta)
+	if len(p.reason) == 0 || r.answer.finished() {
+		return nil
+	}
+	var words []byte
+	each(p.details, func(k, v []byte) {
+		if string(k) == "explanation" {
+			words = inside(v)
+		}
+	})
+	if len(words) == 0 {
+		r.open("")
+	} else {
+		r.open("refusal")
+		r.out = append(append(append(r.out, '"'), words...), '"')
+	}
+	return r.close(finishOf(p.reason))
+}
+
+// finishOf turns Anthropic's reason into OpenAI's.
+func finishOf(reason []byte) string {
+	switch string(reason) {
+	case "max_tokens", "model_context_window_exceeded":
+		return `"length"`
+	case "tool_use":
+		return `"tool_calls"`
+	case "refusal":
+		return `"content_filter"`
+	default: // end_turn, stop_sequence, pause_turn, and reasons of tomorrow
+		return `"stop"`
+	}
+}
+
+// take takes in the server's counts. They are of all that came so far: newer ones
+// replace older ones.
+func (c *anthropicCounts) take(usage []byte) {
+	set := func(n *int, raw []byte) {
+		if told := atoi(raw); told >= 0 {
+			*n = told
+		}
+	}
+	each(usage, func(k, v []byte) {
+		switch string(k) {
+		case "input_tokens":
+			set(&c.input, v)
+		case "cache_creation_input_tokens":
+			set(&c.written, v)
+		case "cache_read_input_tokens":
+			set(&c.read, v)
+		case "output_tokens":
+			set(&c.output, v)
+		case "output_tokens_details":
+			each(v, func(k, v []byte) {
+				if string(k) == "thinking_tokens" {
+					set(&c.thought, v)
+				}
+			})
+		}
+	})
+}
+
+// usage returns the last chunk: no choices, but the counts. OpenAI counts a
+// prompt's cached tokens as tokens of the prompt, Anthropic counts them apart.
+func (r *anthropicRun) usage() []byte {
+	c := &r.counts
+	u := schemas.Usage{PromptTokens: c.input, CompletionTokens: c.output}
+	if c.input >= 0 {
+		u.PromptTokens += max(0, c.written) + max(0, c.read)
+	}
+	r.out = append(append(r.out[:0], r.head...), `],"usage":`...)
+	r.out = appendUsage(r.out, r.answer.estimate(u, r.prompt))
+	r.out = r.out[:len(r.out)-1]
+	if c.read >= 0 {
+		r.out = strconv.AppendInt(append(r.out, `,"prompt_tokens_details":{"cached_tokens":`...), int64(c.read), 10)
+		r.out = append(r.out, '}')
+	}
+	if c.thought >= 0 {
+		r.out = strconv.AppendInt(append(r.out, `,"completion_tokens_details":{"reasoning_tokens":`...), int64(c.thought), 10)
+		r.out = append(r.out, '}')
+	}
+	r.out = append(r.out, "}}"...)
+	return r.out
+}
