@@ -63,6 +63,8 @@ var rules = []rule{
 	{[]int{499}, nil, schemas.Cancelled},
 	{[]int{401}, nil, schemas.Auth},
 	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key"}, schemas.Auth},
+	{[]int{403}, []string{"unrecognizedclient", "expiredtoken"}, schemas.Auth},
+	{[]int{400}, []string{"notauthorized", "accessdenied"}, schemas.Permission},
 	{[]int{403}, nil, schemas.Permission},
 
 	// What is missing is the model, the path or the caller's naming of a model.
@@ -86,6 +88,9 @@ var rules = []rule{
 // Retry-After counts from. The message begins with what the server said.
 func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
 	c := readComplaint(status, body)
+	if kind, _, _ := strings.Cut(header.Get("X-Amzn-Errortype"), ":"); kind != "" {
+		c.text += " " + strings.ToLower(kind)
+	}
 	code := schemas.UpstreamError
 	for _, r := range rules {
 		if r.fits(&c) {
@@ -128,7 +133,7 @@ func readComplaint(status int, body []byte) complaint {
 	if fields == nil {
 		c.message = string(body)
 	} else {
-		c.message = firstText(fields, "message", "error", "detail", "msg")
+		c.message = firstText(fields, "message", "Message", "error", "detail", "msg")
 		c.param = firstText(fields, "param")
 		if n := statusIn(fields); status/100 == 2 && n != 0 {
 			c.status = n
