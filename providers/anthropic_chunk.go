@@ -3,7 +3,6 @@ package providers
 import (
 	"bytes"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -12,13 +11,8 @@ import (
 // An anthropicRun turns the events of one of Anthropic's streams into OpenAI's
 // chunks. It belongs to the goroutine of the run.
 type anthropicRun struct {
-	prompt  int   // bytes
-	created int64 // Unix seconds
-
+	chunkMaker
 	answer answer
-	head   []byte // what all chunks begin with, up to their choices
-	out    []byte // the newest chunk; nil: there was none
-	calls  int    // tool calls so far
 	block  anthropicBlock
 	counts anthropicCounts
 	failed bool // the newest event is an error
@@ -38,7 +32,7 @@ type anthropicBlock struct {
 type anthropicCounts struct{ input, written, read, output, thought int }
 
 func newAnthropicRun(prompt int, now time.Time) *anthropicRun {
-	return &anthropicRun{prompt: prompt, created: now.Unix(), counts: anthropicCounts{-1, -1, -1, -1, -1}}
+	return &anthropicRun{chunkMaker: chunkMaker{prompt: prompt, created: now.Unix()}, counts: anthropicCounts{-1, -1, -1, -1, -1}}
 }
 
 // An anthropicEvent is an event as text. An event adds something to the message,
@@ -170,8 +164,7 @@ func (r *anthropicRun) begin(block []byte) []byte {
 		return r.close("null")
 	case "tool_use":
 		b.input = bytes.Clone(p.input)
-		r.calls++
-		return r.call(&p)
+		return r.call(p.id, p.name)
 	default:
 		return nil
 	}
@@ -189,7 +182,7 @@ func (r *anthropicRun) add(delta []byte) []byte {
 	case "input_json_delta":
 		if r.block.kind == "tool_use" && len(p.fragment) > 0 {
 			r.block.fragments = true
-			return r.arguments(p.fragment)
+			return r.arguments(r.calls-1, p.fragment)
 		}
 	}
 	return nil
@@ -204,77 +197,21 @@ func (r *anthropicRun) end() []byte {
 	b.kind = ""
 	switch {
 	case kind == "thinking" && len(b.signature) > 0:
-		r.open("thinking_blocks")
-		r.out = append(append(r.out, `[{"type":"thinking","thinking":"`...), b.text...)
-		r.out = append(append(append(r.out, `","signature":"`...), b.signature...), `"}]`...)
-		return r.close("null")
+		return r.signed(b.text, b.signature)
 	case kind == "tool_use" && !b.fragments: // it has no arguments, or all came at once
 		if len(b.input) == 0 || b.input[0] != '{' {
 			b.input = []byte("{}")
 		}
-		return r.arguments(inside(quote(string(b.input))))
+		return r.arguments(r.calls-1, inside(quote(string(b.input))))
 	default:
 		return nil
 	}
-}
-
-// open begins a chunk that adds a member to the message; "" adds none.
-func (r *anthropicRun) open(name string) {
-	if r.head == nil {
-		r.head = chunkHead(schemas.Chat, r.created, nil, nil)
-	}
-	first := r.out == nil
-	r.out = append(append(r.out[:0], r.head...), `{"index":0,"delta":{`...)
-	if first {
-		r.out = append(r.out, `"role":"assistant"`...)
-	}
-	if name == "" {
-		return
-	}
-	if first {
-		r.out = append(r.out, ',')
-	}
-	r.out = append(append(append(r.out, '"'), name...), `":`...)
-}
-
-// close ends the chunk. finish is JSON.
-func (r *anthropicRun) close(finish string) []byte {
-	r.out = append(append(r.out, `},"finish_reason":`...), finish...)
-	r.out = append(r.out, "}]}"...)
-	return r.out
-}
-
-// text returns a chunk with a piece of text.
-func (r *anthropicRun) text(name string, text []byte) []byte {
-	if len(text) == 0 {
-		return nil
-	}
-	r.open(name)
-	r.out = append(append(append(r.out, '"'), text...), '"')
-	return r.close("null")
 }
 
 func (r *anthropicRun) think(p *anthropicPart) []byte {
 	r.block.text = append(r.block.text, p.thinking...)
 	r.block.signature = append(r.block.signature, p.signature...)
 	return r.text("reasoning_content", p.thinking)
-}
-
-// call returns the chunk that begins a tool call. Calls are counted, whatever the
-// index of their block is.
-func (r *anthropicRun) call(p *anthropicPart) []byte {
-	r.open("tool_calls")
-	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
-	r.out = append(append(append(r.out, `,"id":"`...), inside(p.id)...), `","type":"function","function":{"name":"`...)
-	r.out = append(append(r.out, inside(p.name)...), `","arguments":""}}]`...)
-	return r.close("null")
-}
-
-func (r *anthropicRun) arguments(fragment []byte) []byte {
-	r.open("tool_calls")
-	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
-	r.out = append(append(append(r.out, `,"function":{"arguments":"`...), fragment...), `"}}]`...)
-	return r.close("null")
 }
 
 // finish returns the chunk that says why the answer ends, and, where the model
@@ -349,17 +286,5 @@ func (r *anthropicRun) usage() []byte {
 	if c.input >= 0 {
 		u.PromptTokens += max(0, c.written) + max(0, c.read)
 	}
-	r.out = append(append(r.out[:0], r.head...), `],"usage":`...)
-	r.out = appendUsage(r.out, r.answer.estimate(u, r.prompt))
-	r.out = r.out[:len(r.out)-1]
-	if c.read >= 0 {
-		r.out = strconv.AppendInt(append(r.out, `,"prompt_tokens_details":{"cached_tokens":`...), int64(c.read), 10)
-		r.out = append(r.out, '}')
-	}
-	if c.thought >= 0 {
-		r.out = strconv.AppendInt(append(r.out, `,"completion_tokens_details":{"reasoning_tokens":`...), int64(c.thought), 10)
-		r.out = append(r.out, '}')
-	}
-	r.out = append(r.out, "}}"...)
-	return r.out
+	return r.counted(r.answer.estimate(u, r.prompt), c.read, c.thought)
 }
