@@ -3,6 +3,7 @@ package providers
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -161,9 +162,7 @@ func outputConfig(t *translation, name string, raw json.RawMessage) error {
 	if json.Unmarshal(raw, &given) != nil {
 		return wrong(name, "must be an object")
 	}
-	for k, v := range given {
-		t.options[k] = v
-	}
+	maps.Copy(t.options, given)
 	return nil
 }
 

@@ -224,9 +224,23 @@ func anthropicRefusals() []providertest.Exchange {
 		list = append(list, providertest.Exchange{Request: request, Code: code, Param: param})
 	}
 	for _, m := range [][2]string{
-		{"n", "2"}, {"seed", "1"}, {"logprobs", "true"}, {"top_logprobs", "2"}, {"logit_bias", `{"1":2}`}, {"presence_penalty", "0.5"}, {"frequency_penalty", "-1"}, {"min_p", "0.1"},
-		{"audio", `{"voice":"x"}`}, {"modalities", `["text","audio"]`}, {"store", "true"}, {"response_format", `{"type":"json_object"}`}, {"service_tier", `"flex"`}, {"functions", "[{}]"},
-		{"tool_choice", `{"type":"allowed_tools"}`}, {"tools", `[{"type":"web_search_20250305","name":"web_search"}]`}, {"a_member_of_tomorrow", "1"},
+		{"n", "2"},
+		{"seed", "1"},
+		{"logprobs", "true"},
+		{"top_logprobs", "2"},
+		{"logit_bias", `{"1":2}`},
+		{"presence_penalty", "0.5"},
+		{"frequency_penalty", "-1"},
+		{"min_p", "0.1"},
+		{"audio", `{"voice":"x"}`},
+		{"modalities", `["text","audio"]`},
+		{"store", "true"},
+		{"response_format", `{"type":"json_object"}`},
+		{"service_tier", `"flex"`},
+		{"functions", "[{}]"},
+		{"tool_choice", `{"type":"allowed_tools"}`},
+		{"tools", `[{"type":"web_search_20250305","name":"web_search"}]`},
+		{"a_member_of_tomorrow", "1"},
 	} {
 		refused(schemas.Unsupported, m[0], `{"messages":[{"role":"user","content":"hi"}],"`+m[0]+`":`+m[1]+`}`)
 	}

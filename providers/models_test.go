@@ -183,7 +183,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// What can't load is no Loader.
+// What can't load is no Loader, and what can't embed is no Embedder.
 func TestAbilities(t *testing.T) {
 	loaders := []string{providers.KindOllama, providers.KindLlamaRouter, providers.KindLlamaSwap, providers.KindSim}
 	for _, kind := range providers.Kinds() {
@@ -191,8 +191,8 @@ func TestAbilities(t *testing.T) {
 		if _, ok := p.(providers.Loader); ok != slices.Contains(loaders, kind) {
 			t.Errorf("%s: Loader is %v", kind, ok)
 		}
-		if _, ok := p.(providers.Embedder); !ok {
-			t.Errorf("%s is no Embedder", kind)
+		if _, ok := p.(providers.Embedder); ok != (kind != providers.KindAnthropic) {
+			t.Errorf("%s: Embedder is %v", kind, ok)
 		}
 		if _, ok := p.(providers.DeviceReporter); ok != (kind == providers.KindSim) {
 			t.Errorf("%s: DeviceReporter is %v", kind, ok)
