@@ -252,12 +252,12 @@ var anthropicBlocks = blocks{
 		}
 		return []json.RawMessage{marshal(b)}, nil
 	},
-	thought: func(_ *thought, raw json.RawMessage) (json.RawMessage, error) { return raw, nil },
+	thought: func(_ *thought, raw json.RawMessage) json.RawMessage { return raw },
 	call: func(id, name string, input json.RawMessage) any {
 		return anthropicContent{Type: "tool_use", ID: id, Name: name, Input: input}
 	},
-	result: func(call string, content []json.RawMessage) any {
-		return anthropicContent{Type: "tool_result", Call: call, Content: content}
+	result: func(call string, content []json.RawMessage) []json.RawMessage {
+		return []json.RawMessage{marshal(anthropicContent{Type: "tool_result", Call: call, Content: content})}
 	},
 }
 

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 // allKinds are the kinds that the suite runs on, each with the server that speaks
 // as its vendor documents it.
 func allKinds() []providertest.Kind {
-	return slices.Concat(ollamaKinds(), llamaKinds(), openAIKinds(), anthropicKinds())
+	return slices.Concat(ollamaKinds(), llamaKinds(), openAIKinds(), anthropicKinds(), bedrockKinds())
 }
 
 func TestContract(t *testing.T) {

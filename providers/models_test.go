@@ -186,12 +186,13 @@ func TestModels(t *testing.T) {
 // What can't load is no Loader, and what can't embed is no Embedder.
 func TestAbilities(t *testing.T) {
 	loaders := []string{providers.KindOllama, providers.KindLlamaRouter, providers.KindLlamaSwap, providers.KindSim}
+	chatters := []string{providers.KindAnthropic, providers.KindBedrock}
 	for _, kind := range providers.Kinds() {
 		p := newProvider(t, kind, "http://127.0.0.1:1")
 		if _, ok := p.(providers.Loader); ok != slices.Contains(loaders, kind) {
 			t.Errorf("%s: Loader is %v", kind, ok)
 		}
-		if _, ok := p.(providers.Embedder); ok != (kind != providers.KindAnthropic) {
+		if _, ok := p.(providers.Embedder); ok == slices.Contains(chatters, kind) {
 			t.Errorf("%s: Embedder is %v", kind, ok)
 		}
 		if _, ok := p.(providers.DeviceReporter); ok != (kind == providers.KindSim) {

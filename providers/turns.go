@@ -5,15 +5,31 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // blocks are how a dialect writes a conversation in which two take turns, and what
 // each says is a list of blocks: Anthropic's, and Bedrock's.
 type blocks struct {
 	piece   func(t *translation, p part) ([]json.RawMessage, error)        // text that says something, or an image
-	thought func(b *thought, raw json.RawMessage) (json.RawMessage, error) // one of thinking_blocks
+	thought func(b *thought, raw json.RawMessage) json.RawMessage          // one of thinking_blocks
 	call    func(id, name string, input json.RawMessage) any               // a tool call; input is an object
-	result  func(call string, content []json.RawMessage) any               // what came of a tool call
+	result  func(call string, content []json.RawMessage) []json.RawMessage // what came of a tool call
+}
+
+// chats refuses what is no chat: such a dialect has nothing else.
+func (s *server) chats(kind schemas.Kind, dialect string) error {
+	switch kind {
+	case schemas.Chat:
+		return nil
+	case schemas.Completion:
+		e := schemas.Errorf(schemas.Unsupported, `%s: %s completes no "prompt": send "messages"`, s.name, dialect)
+		e.Param = "prompt"
+		return e
+	default:
+		return schemas.Errorf(schemas.InvalidRequest, "%s: a job of the kind %q generates nothing", s.name, kind)
+	}
 }
 
 // A turn is a message of OpenAI's, with what only such dialects take back.
@@ -106,7 +122,7 @@ func (b *blocks) turn(t *translation, m *turn) (role string, said []json.RawMess
 		if m.ToolCallID == "" {
 			return "", nil, wrong("messages", "have a tool's result without its tool_call_id")
 		}
-		return "user", []json.RawMessage{marshal(b.result(m.ToolCallID, said))}, nil
+		return "user", b.result(m.ToolCallID, said), nil
 	case "assistant":
 		said, err = b.answer(t, m, said)
 		return "assistant", said, err
@@ -143,11 +159,7 @@ func (b *blocks) answer(t *translation, m *turn, text []json.RawMessage) ([]json
 		if json.Unmarshal(raw, &th) != nil || th.Type != "thinking" && th.Type != "redacted_thinking" {
 			return nil, wrong("messages", "have thinking_blocks that are neither thinking nor redacted_thinking")
 		}
-		block, err := b.thought(&th, raw)
-		if err != nil {
-			return nil, err
-		}
-		said = append(said, block)
+		said = append(said, b.thought(&th, raw))
 	}
 	if len(text) == 0 {
 		var err error
