@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/awsauth"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 	"github.com/vramjet/vramjet/worker"
@@ -144,7 +145,11 @@ func freeName(kind string, taken map[string]bool) string {
 
 // backend makes what the worker needs of what the configuration says.
 func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
-	p, err := providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect})
+	cfg := providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect}
+	if b.Kind == providers.KindBedrock && len(b.KeysEnv) == 0 {
+		cfg.Sign = awsauth.Signer(f.awsCredentials)
+	}
+	p, err := providers.New(cfg)
 	if err != nil {
 		return worker.Backend{}, err
 	}
@@ -179,6 +184,19 @@ func (f *backendFinder) keys(names []string) []providers.Key {
 	}
 	return keys
 }
+
+// awsCredentials are those in the environment, where AWS's own programs look first.
+func (f *backendFinder) awsCredentials() awsauth.Credentials {
+	return awsauth.Credentials{
+		AccessKeyID: f.getenv(awsKeyID), SecretAccessKey: f.getenv(awsSecretKey), SessionToken: f.getenv("AWS_SESSION_TOKEN"),
+	}
+}
+
+// What is needed to sign requests to AWS.
+const (
+	awsKeyID     = "AWS_ACCESS_KEY_ID"
+	awsSecretKey = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // a name, not a key
+)
 
 // simServer runs the simulated model server until ctx ends, and returns its URL.
 func simServer(ctx context.Context) (url string, err error) {
