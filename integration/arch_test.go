@@ -16,6 +16,7 @@ func TestArrows(t *testing.T) {
 		"schemas":                {},
 		"gpu":                    {"schemas"},
 		"providers":              {"schemas"},
+		"providers/awsauth":      {},
 		"providers/sim":          {"schemas"},
 		"providers/rpc":          {"providers", "schemas"},
 		"providers/providertest": {"providers", "schemas"},
@@ -28,7 +29,7 @@ func TestArrows(t *testing.T) {
 		"client":                 {"schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

@@ -102,14 +102,8 @@ func (l *anthropicModel) model() Model {
 
 // Generate implements Provider.
 func (p *Anthropic) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
-	switch req.Kind {
-	case schemas.Chat:
-	case schemas.Completion:
-		e := schemas.Errorf(schemas.Unsupported, `%s: Anthropic completes no "prompt": send "messages"`, p.name)
-		e.Param = "prompt"
-		return Answer{}, e
-	default:
-		return Answer{}, schemas.Errorf(schemas.InvalidRequest, "%s: a job of the kind %q generates nothing", p.name, req.Kind)
+	if err := p.chats(req.Kind, "Anthropic"); err != nil {
+		return Answer{}, err
 	}
 	body, err := toAnthropic(req)
 	if err != nil {

@@ -3,16 +3,12 @@ package providers
 import (
 	"bytes"
 	"io"
-	"strconv"
-
-	"github.com/vramjet/vramjet/schemas"
 )
 
 // An anthropicRun turns the events of one of Anthropic's streams into OpenAI's
 // chunks. It belongs to the goroutine of the run.
 type anthropicRun struct {
-	retold
-	calls  int // tool calls so far
+	chunkMaker
 	block  anthropicBlock
 	tokens anthropicCounts
 }
@@ -30,7 +26,7 @@ type anthropicBlock struct {
 type anthropicCounts struct{ input, written, read, output, thought int }
 
 func newAnthropicRun(req Request) *anthropicRun {
-	return &anthropicRun{retold: newRetold(req), tokens: anthropicCounts{-1, -1, -1, -1, -1}}
+	return &anthropicRun{chunkMaker: chunkMaker{retold: newRetold(req)}, tokens: anthropicCounts{-1, -1, -1, -1, -1}}
 }
 
 // An anthropicEvent is an event as text. An event adds something to the message,
@@ -141,7 +137,7 @@ func (r *anthropicRun) chunk(data []byte) ([]byte, error) {
 			return nil, io.EOF // an answer says at least why it ends
 		}
 		r.done = true
-		r.count()
+		r.total()
 	}
 	return nil, nil
 }
@@ -162,8 +158,7 @@ func (r *anthropicRun) enter(block []byte) []byte {
 		return r.close("null")
 	case "tool_use":
 		b.input = bytes.Clone(p.input)
-		r.calls++
-		return r.call(&p)
+		return r.call(p.id, p.name)
 	default:
 		return nil
 	}
@@ -181,7 +176,7 @@ func (r *anthropicRun) add(delta []byte) []byte {
 	case "input_json_delta":
 		if r.block.kind == "tool_use" && len(p.fragment) > 0 {
 			r.block.fragments = true
-			return r.arguments(p.fragment)
+			return r.arguments(r.calls-1, p.fragment)
 		}
 	}
 	return nil
@@ -196,77 +191,21 @@ func (r *anthropicRun) end() []byte {
 	b.kind = ""
 	switch {
 	case kind == "thinking" && len(b.signature) > 0:
-		r.open("thinking_blocks")
-		r.out = append(append(r.out, `[{"type":"thinking","thinking":"`...), b.text...)
-		r.out = append(append(append(r.out, `","signature":"`...), b.signature...), `"}]`...)
-		return r.close("null")
+		return r.signed(b.text, b.signature)
 	case kind == "tool_use" && !b.fragments: // it has no arguments, or all came at once
 		if len(b.input) == 0 || b.input[0] != '{' {
 			b.input = []byte("{}")
 		}
-		return r.arguments(inside(quote(string(b.input))))
+		return r.arguments(r.calls-1, inside(quote(string(b.input))))
 	default:
 		return nil
 	}
-}
-
-// open begins a chunk that adds a member to the message; "" adds none.
-func (r *anthropicRun) open(name string) {
-	if r.head == nil {
-		r.begin(nil, nil)
-	}
-	first := r.out == nil
-	r.out = append(append(r.out[:0], r.head...), `{"index":0,"delta":{`...)
-	if first {
-		r.out = append(r.out, `"role":"assistant"`...)
-	}
-	if name == "" {
-		return
-	}
-	if first {
-		r.out = append(r.out, ',')
-	}
-	r.out = append(append(append(r.out, '"'), name...), `":`...)
-}
-
-// close ends the chunk. finish is JSON.
-func (r *anthropicRun) close(finish string) []byte {
-	r.out = append(append(r.out, `},"finish_reason":`...), finish...)
-	r.out = append(r.out, "}]}"...)
-	return r.out
-}
-
-// text returns a chunk with a piece of text.
-func (r *anthropicRun) text(name string, text []byte) []byte {
-	if len(text) == 0 {
-		return nil
-	}
-	r.open(name)
-	r.out = append(append(append(r.out, '"'), text...), '"')
-	return r.close("null")
 }
 
 func (r *anthropicRun) think(p *anthropicPart) []byte {
 	r.block.text = append(r.block.text, p.thinking...)
 	r.block.signature = append(r.block.signature, p.signature...)
 	return r.text("reasoning_content", p.thinking)
-}
-
-// call returns the chunk that begins a tool call. Calls are counted, whatever the
-// index of their block is.
-func (r *anthropicRun) call(p *anthropicPart) []byte {
-	r.open("tool_calls")
-	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
-	r.out = append(append(append(r.out, `,"id":"`...), inside(p.id)...), `","type":"function","function":{"name":"`...)
-	r.out = append(append(r.out, inside(p.name)...), `","arguments":""}}]`...)
-	return r.close("null")
-}
-
-func (r *anthropicRun) arguments(fragment []byte) []byte {
-	r.open("tool_calls")
-	r.out = strconv.AppendInt(append(r.out, `[{"index":`...), int64(r.calls-1), 10)
-	r.out = append(append(append(r.out, `,"function":{"arguments":"`...), fragment...), `"}}]`...)
-	return r.close("null")
 }
 
 // finish returns the chunk that says why the answer ends, and, where the model
@@ -333,20 +272,13 @@ func (c *anthropicCounts) take(usage []byte) {
 	})
 }
 
-// count says what the answer took. OpenAI counts a prompt's cached tokens as tokens
+// total says what the answer took. OpenAI counts a prompt's cached tokens as tokens
 // of the prompt, Anthropic counts them apart.
-func (r *anthropicRun) count() {
+func (r *anthropicRun) total() {
 	c := &r.tokens
-	r.counts = schemas.Usage{PromptTokens: c.input, CompletionTokens: c.output}
-	if c.input >= 0 {
-		r.counts.PromptTokens += max(0, c.written) + max(0, c.read)
+	prompt := c.input
+	if prompt >= 0 {
+		prompt += max(0, c.written) + max(0, c.read)
 	}
-	if c.read >= 0 {
-		r.details = strconv.AppendInt(append(r.details, `,"prompt_tokens_details":{"cached_tokens":`...), int64(c.read), 10)
-		r.details = append(r.details, '}')
-	}
-	if c.thought >= 0 {
-		r.details = strconv.AppendInt(append(r.details, `,"completion_tokens_details":{"reasoning_tokens":`...), int64(c.thought), 10)
-		r.details = append(r.details, '}')
-	}
+	r.count(prompt, c.output, c.read, c.thought)
 }

@@ -18,7 +18,7 @@ const anthropicMaxTokens = 8192
 var anthropicWords = map[string]translator{
 	"model": drop, "vramjet": drop, "stream": drop, "stream_options": drop, "prompt_cache_key": drop, "prompt_cache_retention": drop, "prediction": drop,
 
-	"messages": anthropicMessages, "tools": anthropicTools, "tool_choice": pass, "parallel_tool_calls": pass,
+	"messages": anthropicBlocks.messages, "tools": anthropicTools, "tool_choice": pass, "parallel_tool_calls": pass,
 	"max_tokens": maxTokens, "max_completion_tokens": maxTokens, "stop": stopSequences,
 	"temperature": pass, "top_p": pass, "top_k": pass,
 	"response_format": anthropicFormat, "reasoning_effort": anthropicEffort, "service_tier": serviceTier,
@@ -176,29 +176,13 @@ type anthropicTool struct {
 }
 
 func anthropicTools(t *translation, name string, raw json.RawMessage) error {
-	var given []struct {
-		Type     string `json:"type"`
-		Function struct {
-			Name        string          `json:"name"`
-			Description string          `json:"description"`
-			Parameters  json.RawMessage `json:"parameters"`
-			Strict      *bool           `json:"strict"`
-		} `json:"function"`
-		Cache json.RawMessage `json:"cache_control"`
-	}
-	if err := json.Unmarshal(raw, &given); err != nil {
-		return wrong(name, "must be a list of tools: "+err.Error())
+	given, err := t.functions(name, raw)
+	if err != nil {
+		return err
 	}
 	list := make([]anthropicTool, 0, len(given))
-	for _, g := range given {
-		if g.Type != "function" {
-			return t.unsupported(name, fmt.Sprintf(": a tool of the type %q", g.Type))
-		}
-		f := g.Function
-		if len(f.Parameters) == 0 || isNull(f.Parameters) {
-			f.Parameters = json.RawMessage(`{"type":"object","properties":{}}`)
-		}
-		list = append(list, anthropicTool{f.Name, f.Description, f.Parameters, f.Strict, g.Cache})
+	for _, f := range given {
+		list = append(list, anthropicTool{f.Name, f.Description, f.Parameters, f.Strict, f.cache})
 	}
 	if len(list) > 0 {
 		t.out[name] = marshal(list)
@@ -220,23 +204,9 @@ func (t *translation) choose() error {
 		Name   string `json:"name,omitempty"`
 		Single bool   `json:"disable_parallel_tool_use,omitempty"`
 	}
-	switch string(raw) {
-	case "", `"auto"`:
-		choice.Type = "auto"
-	case `"none"`:
-		choice.Type = "none"
-	case `"required"`:
-		choice.Type = "any"
-	default:
-		var one struct {
-			Function struct {
-				Name string `json:"name"`
-			} `json:"function"`
-		}
-		if json.Unmarshal(raw, &one) != nil || one.Function.Name == "" {
-			return t.unsupported("tool_choice", ": "+cut(string(raw), 40))
-		}
-		choice.Type, choice.Name = "tool", one.Function.Name
+	var err error
+	if choice.Type, choice.Name, err = t.chosen(raw); err != nil {
+		return err
 	}
 	choice.Single = parallel == "false" && choice.Type != "none"
 	switch {
@@ -246,12 +216,6 @@ func (t *translation) choose() error {
 		t.out["tool_choice"] = marshal(choice)
 	}
 	return nil
-}
-
-// An anthropicMessage is a message as Anthropic has it: a list of blocks.
-type anthropicMessage struct {
-	Role    string            `json:"role"`
-	Content []json.RawMessage `json:"content"`
 }
 
 // An anthropicContent is a block of a message.
@@ -275,142 +239,26 @@ type anthropicSource struct {
 	Data  []byte `json:"data,omitempty"`
 }
 
-// A turn is a message of OpenAI's, with what only Anthropic takes back.
-type turn struct {
-	openAIMessage
-	Refusal string            `json:"refusal"`
-	Thought []json.RawMessage `json:"thinking_blocks"`
-
-	// What says something to a model and cannot be translated.
-	Audio    json.RawMessage `json:"audio"`
-	Function json.RawMessage `json:"function_call"`
-	Cache    json.RawMessage `json:"cache_control"`
-}
-
-// anthropicMessages translates a conversation. Anthropic knows two roles that take
-// turns: what one says in a row, and all results of a turn's tool calls, is one
-// message. What the system says stands apart, before all: a system message in
-// midst of a conversation is moved there too, as Anthropic's own translation of
-// OpenAI's API does it.
-func anthropicMessages(t *translation, name string, raw json.RawMessage) error {
-	var given []turn
-	if err := json.Unmarshal(raw, &given); err != nil {
-		return wrong(name, "must be a list of messages: "+err.Error())
-	}
-	var system []json.RawMessage
-	var list []anthropicMessage
-	for i := range given {
-		role, blocks, err := given[i].toAnthropic(t)
-		if err != nil {
-			return err
-		}
-		last := len(list) - 1
-		switch {
-		case role == "system":
-			system = append(system, blocks...)
-		case len(blocks) == 0: // it says nothing
-		case last >= 0 && list[last].Role == role:
-			list[last].Content = append(list[last].Content, blocks...)
-		default:
-			list = append(list, anthropicMessage{role, blocks})
-		}
-	}
-	if len(system) > 0 {
-		t.out["system"] = marshal(system)
-	}
-	if len(list) > 0 {
-		t.out[name] = marshal(list)
-	}
-	return nil
-}
-
-// toAnthropic returns who says what in a message.
-func (m *turn) toAnthropic(t *translation) (role string, blocks []json.RawMessage, err error) {
-	for _, member := range []struct {
-		name  string
-		value json.RawMessage
-	}{{"audio", m.Audio}, {"function_call", m.Function}, {"cache_control", m.Cache}} {
-		if len(member.value) > 0 && !isNull(member.value) {
-			return "", nil, t.unsupported("messages", fmt.Sprintf(": a message with %q", member.name))
-		}
-	}
-	parts, err := m.parts(t)
-	if err != nil {
-		return "", nil, err
-	}
-	if blocks, err = t.blocks(parts); err != nil {
-		return "", nil, err
-	}
-	switch m.Role {
-	case "system", "developer":
-		if slices.ContainsFunc(parts, func(p part) bool { return p.url != "" }) {
-			return "", nil, t.unsupported("messages", ": an image in a system message")
-		}
-		return "system", blocks, nil
-	case "user":
-		return "user", blocks, nil
-	case "tool":
-		if m.ToolCallID == "" {
-			return "", nil, wrong("messages", "have a tool's result without its tool_call_id")
-		}
-		return "user", []json.RawMessage{marshal(anthropicContent{Type: "tool_result", Call: m.ToolCallID, Content: blocks})}, nil
-	case "assistant":
-		blocks, err = m.said(t, blocks)
-		return "assistant", blocks, err
-	default:
-		return "", nil, t.unsupported("messages", fmt.Sprintf(": a message of the role %q", m.Role))
-	}
-}
-
-// said returns the blocks of what the model said: its thoughts, its text and its
-// calls, in that order. Its thoughts go back as the thinking_blocks that came with
-// them, which LiteLLM has, too. A reasoning_content alone is not sent: the API
-// takes no thoughts back without the signature that it gave them.
-func (m *turn) said(t *translation, text []json.RawMessage) ([]json.RawMessage, error) {
-	for _, b := range m.Thought {
-		if kind := string(readPart(b).kind); kind != "thinking" && kind != "redacted_thinking" {
-			return nil, wrong("messages", "have thinking_blocks that are neither thinking nor redacted_thinking")
-		}
-	}
-	blocks := slices.Concat(m.Thought, text)
-	if len(text) == 0 && strings.TrimSpace(m.Refusal) != "" {
-		blocks = append(blocks, marshal(anthropicContent{Type: "text", Text: m.Refusal}))
-	}
-	for _, c := range m.ToolCalls {
-		if c.Function.Name == "" {
-			return nil, t.unsupported("messages", ": a tool call that calls no function")
-		}
-		input := strings.TrimSpace(c.Function.Arguments)
-		if input == "" {
-			input = "{}"
-		}
-		if _, ok := members([]byte(input)); !ok {
-			return nil, wrong("messages", "have a tool call whose arguments are not a JSON object")
-		}
-		blocks = append(blocks, marshal(anthropicContent{Type: "tool_use", ID: c.ID, Name: c.Function.Name, Input: json.RawMessage(input)}))
-	}
-	return blocks, nil
-}
-
-// blocks translates the parts of a message. The API takes no text that is nothing
-// but white space.
-func (t *translation) blocks(parts []part) ([]json.RawMessage, error) {
-	var blocks []json.RawMessage
-	for _, p := range parts {
+// anthropicBlocks are the blocks of Anthropic's messages.
+var anthropicBlocks = blocks{
+	piece: func(t *translation, p part) ([]json.RawMessage, error) {
 		b := anthropicContent{Type: "text", Text: p.text, Cache: p.cache}
-		switch {
-		case p.url != "":
+		if p.url != "" {
 			source, err := t.source(p.url)
 			if err != nil {
 				return nil, err
 			}
 			b.Type, b.Source = "image", source
-		case strings.TrimSpace(p.text) == "":
-			continue
 		}
-		blocks = append(blocks, marshal(b))
-	}
-	return blocks, nil
+		return []json.RawMessage{marshal(b)}, nil
+	},
+	thought: func(_ *thought, raw json.RawMessage) json.RawMessage { return raw },
+	call: func(id, name string, input json.RawMessage) any {
+		return anthropicContent{Type: "tool_use", ID: id, Name: name, Input: input}
+	},
+	result: func(call string, content []json.RawMessage) []json.RawMessage {
+		return []json.RawMessage{marshal(anthropicContent{Type: "tool_result", Call: call, Content: content})}
+	},
 }
 
 // source returns an image as its bytes, or as where it is on the web.

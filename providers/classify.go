@@ -71,6 +71,7 @@ var rules = []rule{
 	{[]int{401}, nil, schemas.Auth},
 	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key", "api_key_invalid"}, schemas.Auth},
 	{[]int{403}, []string{"unrecognizedclient", "expiredtoken"}, schemas.Auth},
+	{[]int{403}, []string{"invalidsignature", "incompletesignature", "missingauthenticationtoken", "make sure your api key is valid"}, schemas.Auth}, // AWS
 	{[]int{400}, []string{"notauthorized", "accessdenied"}, schemas.Permission},
 	{[]int{403}, nil, schemas.Permission},
 
@@ -79,9 +80,10 @@ var rules = []rule{
 	{[]int{4, 200}, []string{"file not found", "page not found", "resource not found", "method not allowed", "unexpected endpoint", "unknownoperation", "not supported in the v1/", "supported on this route"}, schemas.Unsupported},
 	{[]int{404}, nil, schemas.ModelNotFound},
 	{[]int{400, 200}, []string{"model_not_found", "model_not_available", "model not found", "not a valid model id", "invalid model name passed", "model is not found", "no router for requested model", "no models loaded", "' not found", "\" not found"}, schemas.ModelNotFound},
+	{[]int{400}, []string{"model identifier is invalid", "on-demand throughput"}, schemas.ModelNotFound}, // Bedrock, the latter where a model goes by the name of an inference profile
 
 	{[]int{405, 501}, nil, schemas.Unsupported},
-	{nil, []string{"does not support", "is not supported", "not_supported_error"}, schemas.Unsupported},
+	{nil, []string{"does not support", "doesn't support", "is not supported", "not_supported_error"}, schemas.Unsupported},
 	{[]int{500, 200}, []string{"must be of type", "invalid_request_error"}, schemas.InvalidRequest},
 	{[]int{200}, []string{"input validation error"}, schemas.InvalidRequest},
 	{nil, []string{"healthcheck"}, schemas.UpstreamError},

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 // allKinds are the kinds that the suite runs on, each with the server that speaks
 // as its vendor documents it.
 func allKinds() []providertest.Kind {
-	return slices.Concat(ollamaKinds(), llamaKinds(), openAIKinds(), localKinds(), tgiKinds(), anthropicKinds(), hostedKinds(), googleKinds())
+	return slices.Concat(ollamaKinds(), llamaKinds(), openAIKinds(), localKinds(), tgiKinds(), anthropicKinds(), bedrockKinds(), hostedKinds(), googleKinds())
 }
 
 func TestContract(t *testing.T) {

@@ -23,10 +23,9 @@ type endpoint struct {
 // The endpoints of the vendors that have it elsewhere than at "/v1" of their host,
 // or whose hosts are known. Where a host has two, what is there of a path decides.
 //
-// Bedrock is spoken to where it speaks OpenAI itself, with a Bedrock API key: no
-// SDK, no translation, and bodies pass through as they are. Amazon's own API has
-// what this endpoint lacks: most of the models, embeddings, documents, points to
-// cache at, and roles in place of keys (SigV4).
+// Bedrock has two. Where its URL names the one like OpenAI's, bodies pass through as
+// they are. Its host alone means Converse, which has more models, but every request
+// is translated: see Bedrock.
 var endpoints = []endpoint{
 	{KindOpenAI, "*api.openai.com", "/v1"},
 	{KindOpenRouter, "openrouter.ai", "/api/v1"},
@@ -48,6 +47,9 @@ func complete(kind string, u *url.URL) (string, error) {
 	given := strings.TrimRight(u.Path, "/")
 	for _, request := range []string{"/chat/completions", "/completions", "/embeddings", "/models"} {
 		given = strings.TrimSuffix(given, request)
+	}
+	if kind == KindBedrock && given == "" && !strings.HasPrefix(u.Hostname(), "bedrock-mantle.") {
+		return u.String(), nil
 	}
 	whole := *u
 	whole.Path, whole.RawPath = given, ""

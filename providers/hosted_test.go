@@ -51,7 +51,8 @@ func TestVendorURLs(t *testing.T) {
 		{"azure", []string{"https://res.openai.azure.com" + dated, "https://res.openai.azure.com/" + dated, azure + "/deployments/x" + chat + dated}, azure + "/deployments/a%2Fb" + chat + dated, azure + "/models" + dated},
 		{"azure", []string{"https://res.services.ai.azure.com/"}, "https://res.services.ai.azure.com/openai/v1" + chat, "https://res.services.ai.azure.com/openai/v1/models"},
 		{"azure", []string{"https://gateway.example/llm/v1"}, "https://gateway.example/llm/v1" + chat, "https://gateway.example/llm/v1/models"},
-		{"bedrock", []string{runtime, runtime + "/", runtime + "/openai", runtime + "/openai/v1"}, runtime + "/openai/v1" + chat, runtime + "/v1/models"},
+		{"bedrock", []string{runtime, runtime + "/"}, runtime + "/model/a%2Fb/converse-stream", "https://bedrock.us-east-1.amazonaws.com/foundation-models"},
+		{"bedrock", []string{runtime + "/openai", runtime + "/openai/v1"}, runtime + "/openai/v1" + chat, runtime + "/v1/models"},
 		{"bedrock", []string{mantle, mantle + "/v1"}, mantle + "/v1" + chat, mantle + "/v1/models"},
 		{"bedrock", []string{mantle + "/openai", mantle + "/openai/v1"}, mantle + "/openai/v1" + chat, mantle + "/v1/models"},
 		{"vertex", []string{gemini, gemini + "/v1beta", gemini + "/v1beta/openai", gemini + "/v1beta/openai/"}, gemini + "/v1beta/openai" + chat, gemini + "/v1beta/openai/models"},
@@ -64,7 +65,7 @@ func TestVendorURLs(t *testing.T) {
 				t.Errorf("%s: %v", u, err)
 				continue
 			}
-			_, _ = p.Generate(t.Context(), providers.Request{Kind: schemas.Chat, Model: "a/b", Body: []byte(`{}`)}, nil)
+			_, _ = p.Generate(t.Context(), providers.Request{Kind: schemas.Chat, Model: "a/b", Body: []byte(`{"messages":[{"role":"user","content":"hi"}]}`)}, nil)
 			_, _ = p.Models(t.Context())
 			if d := cmp.Diff([]string{c.chat, c.list}, r.asked); d != "" {
 				t.Errorf("%s at %q: %s", c.kind, u, d)

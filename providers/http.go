@@ -37,12 +37,13 @@ type server struct {
 
 	deployments string // where models are parts of paths; "": they are not
 	quirk       quirk
+	sign        func(r *http.Request, body []byte) error // nil: nothing signs
 	client      *http.Client
 	readers     *sync.Pool // of *bufio.Reader
 }
 
 func newServer(cfg Config) server {
-	s := server{quirk: quirks[cfg.Kind]}
+	s := server{quirk: quirks[cfg.Kind], sign: cfg.Sign}
 	s.backend = newBackend(cmp.Or(cfg.Name, cfg.Kind), cfg.Keys, s.quirk.hosted)
 	client := http.Client{Transport: newTransport(cfg.Connect)}
 	if cfg.HTTP != nil {
@@ -162,11 +163,15 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 	for k, v := range s.quirk.headers {
 		req.Header[k] = []string{v}
 	}
-	req.Header.Set("Accept", "application/json, text/event-stream, application/x-ndjson")
+	req.Header.Set("Accept", "application/json, text/event-stream, application/x-ndjson, application/vnd.amazon.eventstream")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	switch {
+	case secret == "" && s.sign != nil:
+		if err := s.sign(req, body); err != nil {
+			return nil, schemas.Errorf(schemas.Auth, "%s: the request cannot be signed: %s", s.name, err)
+		}
 	case secret == "":
 	case s.quirk.header != "":
 		req.Header.Set(s.quirk.header, secret)
@@ -181,7 +186,10 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure)) // what came of it is enough
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure))      // what came of it is enough
+	if token := req.Header.Get("X-Amz-Security-Token"); token != "" { // AWS tells what it saw where a signature is wrong
+		text = bytes.ReplaceAll(text, []byte(token), []byte("[key]"))
+	}
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		return nil, schemas.Errorf(schemas.UpstreamError, "%s: it answers from another address: set the url to that of %s", s.name, s.keys.redact(to))
 	}

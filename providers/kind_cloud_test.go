@@ -103,7 +103,7 @@ func bedrockKind() providertest.Kind {
 		},
 		Models:    []providers.Model{remote("openai.gpt-oss-20b-1:0", chatOnly, 0, nil), remote("us.openai.gpt-5.6-terra", chatOnly, 0, nil)},
 		Exchanges: append(v.chats("{}"), v.tools("{}"), thinks),
-		Failures:  bedrockFailures(),
+		Failures:  bedrockOpenAIFailures(),
 	}
 }
 
@@ -121,11 +121,11 @@ func mantleKind() providertest.Kind {
 		Models:    []providers.Model{remote("openai.gpt-oss-120b", chatOnly, 0, nil), remote("mistral.devstral-2-123b", chatOnly, 0, nil)},
 		Empty:     map[string]string{"GET /v1/models": `{"object":"list","data":[]}`},
 		Exchanges: append(v.chats("{}"), v.tools("{}")),
-		Failures:  bedrockFailures(),
+		Failures:  bedrockOpenAIFailures(),
 	}
 }
 
-func bedrockFailures() []providertest.Failure {
+func bedrockOpenAIFailures() []providertest.Failure {
 	amazon := func(kind string) map[string]string {
 		return map[string]string{"X-Amzn-Errortype": kind + ":http://internal.amazon.com/coral/com.amazon.bedrock/", "X-Amzn-Requestid": "1"}
 	}

@@ -48,6 +48,10 @@ type Config struct {
 	// alone when the server turns it down. None: the server needs none.
 	Keys []Key
 
+	// Sign signs each request that goes without a key, for APIs whose keys do not
+	// travel. body is the request's. nil: nothing signs.
+	Sign func(r *http.Request, body []byte) error
+
 	// Models are names to list where a server has no list of its own, such as the
 	// deployments of Azure. Patterns among them are left out.
 	Models []string
@@ -58,6 +62,11 @@ type Config struct {
 	// HTTP makes the requests. It must have no timeout, as answers take minutes.
 	// nil means a client of the provider's own.
 	HTTP *http.Client
+}
+
+// named returns the models that the configuration names, without patterns.
+func (cfg *Config) named() []string {
+	return slices.DeleteFunc(slices.Clone(cfg.Models), func(name string) bool { return strings.ContainsAny(name, "*?[") })
 }
 
 // A quirk is what a kind of server does differently from others that speak
@@ -169,6 +178,11 @@ func New(cfg Config) (Provider, error) {
 		return &Anthropic{newServer(cfg)}, nil
 	case KindLiteLLM:
 		return &LiteLLM{NewOpenAI(cfg)}, nil
+	case KindBedrock:
+		if rest, err := url.Parse(cfg.URL); err == nil && strings.Trim(rest.Path, "/") == "" { // else it is that of its API like OpenAI's
+			return newBedrock(cfg), nil
+		}
+		return NewOpenAI(cfg), nil
 	case KindSim:
 		return &Sim{LlamaRouter{NewOpenAI(cfg)}}, nil
 	default:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -21,10 +20,8 @@ type OpenAI struct {
 // NewOpenAI returns the provider for a server that speaks OpenAI's API.
 func NewOpenAI(cfg Config) *OpenAI {
 	p := &OpenAI{server: newServer(cfg)}
-	for _, name := range cfg.Models {
-		if !strings.ContainsAny(name, "*?[") {
-			p.named = append(p.named, listed{ID: name})
-		}
+	for _, name := range cfg.named() {
+		p.named = append(p.named, listed{ID: name})
 	}
 	return p
 }

@@ -110,7 +110,9 @@ func stringOrStrings(raw json.RawMessage) ([]string, bool) {
 type responseFormat struct {
 	Type   string `json:"type"`
 	Schema struct {
-		Schema json.RawMessage `json:"schema"`
+		Name        string          `json:"name"`
+		Description string          `json:"description"`
+		Schema      json.RawMessage `json:"schema"`
 	} `json:"json_schema"`
 }
 

@@ -45,12 +45,6 @@ type reteller interface {
 // next event; empty ones are skipped.
 func (s *server) retell(next func() ([]byte, error), to reteller, chunk func(), emit func([]byte) error) error {
 	o := to.state()
-	send := func(data []byte) error {
-		if _, err := o.answer.add(data); err != nil {
-			return err
-		}
-		return emitted(emit(data))
-	}
 	for {
 		event, err := next()
 		if err != nil {
@@ -68,14 +62,22 @@ func (s *server) retell(next func() ([]byte, error), to reteller, chunk func(), 
 		}
 		if data != nil {
 			chunk()
-			if err := send(data); err != nil {
+			if err := o.send(data, emit); err != nil {
 				return err
 			}
 		}
 		if o.done {
-			return send(o.usage())
+			return o.send(o.usage(), emit)
 		}
 	}
+}
+
+// send takes a chunk of our own making and passes it on.
+func (o *retold) send(chunk []byte, emit func([]byte) error) error {
+	if _, err := o.answer.add(chunk); err != nil {
+		return err
+	}
+	return emitted(emit(chunk))
 }
 
 // begin makes the head of the chunks. id and model are JSON strings; what is none

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/providers/awsauth"
 	"github.com/vramjet/vramjet/providers/rpc"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
@@ -175,7 +176,11 @@ func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
 	if b.Kind == providers.KindRPC {
 		return rpc.New(f.nc, rpc.Config{Name: b.Name})
 	}
-	return providers.New(providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect})
+	cfg := providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect}
+	if b.Kind == providers.KindBedrock && len(b.KeysEnv) == 0 {
+		cfg.Sign = awsauth.Signer(f.awsCredentials)
+	}
+	return providers.New(cfg)
 }
 
 // keys are the keys in the named environment variables, which are read each time
@@ -190,6 +195,19 @@ func (f *backendFinder) keys(names []string) []providers.Key {
 	}
 	return keys
 }
+
+// awsCredentials are those in the environment, where AWS's own programs look first.
+func (f *backendFinder) awsCredentials() awsauth.Credentials {
+	return awsauth.Credentials{
+		AccessKeyID: f.getenv(awsKeyID), SecretAccessKey: f.getenv(awsSecretKey), SessionToken: f.getenv("AWS_SESSION_TOKEN"),
+	}
+}
+
+// What is needed to sign requests to AWS.
+const (
+	awsKeyID     = "AWS_ACCESS_KEY_ID"
+	awsSecretKey = "AWS_SECRET_ACCESS_KEY" //nolint:gosec // a name, not a key
+)
 
 // simServer runs the simulated model server until ctx ends, and returns its URL.
 func simServer(ctx context.Context) (url string, err error) {

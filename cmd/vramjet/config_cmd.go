@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/vramjet/vramjet/providers"
 )
 
 // configCmd shows and checks the configuration.
@@ -101,6 +103,10 @@ func warnings(cfg *Config, getenv func(string) string) []string {
 	for i := range cfg.Backends {
 		for _, name := range cfg.Backends[i].KeysEnv {
 			missing(fmt.Sprintf("backends[%d].keys_env", i), name)
+		}
+		if b := &cfg.Backends[i]; b.Kind == providers.KindBedrock && len(b.KeysEnv) == 0 {
+			missing(fmt.Sprintf("backends[%d] without keys_env", i), awsKeyID)
+			missing(fmt.Sprintf("backends[%d] without keys_env", i), awsSecretKey)
 		}
 	}
 	slices.Sort(w)

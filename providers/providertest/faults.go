@@ -28,6 +28,9 @@ func faults(k *Kind, prove prover) {
 	}
 	prove("cut in a chunk", Faults, cutInChunk)
 	prove("cut in a character", Faults, cutInCharacter)
+	if k.Dialect.Seal != nil {
+		prove("a damaged frame", Faults, damagedFrame)
+	}
 	prove("headers without end", Faults, endlessHeaders)
 	prove("a stall in a chunk", Faults, stall)
 	prove("a server at another address", Faults, redirect)
@@ -56,6 +59,19 @@ func cutInCharacter(t *testing.T, r *rig) {
 	}
 	text, a, err := r.ask(providers.Limits{}, r.Dialect.send(chunk[:at+2], chunk[at+2:], r.Dialect.End))
 	wantWhole(t, long, text, a, err)
+}
+
+// damagedFrame: wherever a bit of a frame changes on its way, nothing of it comes
+// out.
+func damagedFrame(t *testing.T, r *rig) {
+	for at := range len(r.Dialect.Chunk("two")) {
+		chunk := []byte(r.Dialect.Chunk("two"))
+		chunk[at] ^= 1
+		text, _, err := r.ask(providers.Limits{}, r.Dialect.send(r.Dialect.Chunk("one"), string(chunk), r.Dialect.End))
+		if text != "one" || err == nil || schemas.AsError(err).Code.Verdict().Blame != schemas.BlameBackend {
+			t.Errorf("bit 0 of byte %d: %q, %v", at, text, err)
+		}
+	}
 }
 
 // strayText: proxies write their errors like that, in the middle of a stream.
@@ -115,6 +131,9 @@ func pageUnder200(t *testing.T, r *rig) {
 
 func notUTF8(t *testing.T, r *rig) {
 	stream := strings.ReplaceAll(r.Dialect.Chunk("a#b"), "#", "\xff")
+	if r.Dialect.Seal != nil {
+		stream = r.Dialect.Seal(stream)
+	}
 	var out strings.Builder
 	a, err := r.serve(r.Dialect.send(stream, r.Dialect.End)).Generate(t.Context(), request(providers.Limits{}), func(chunk []byte) error {
 		if !utf8.Valid(chunk) {

@@ -62,6 +62,10 @@ type Dialect struct {
 	Error       string                   // an error in the middle of a stream: the server gave up
 	Comment     string                   // what may stand between chunks and means nothing
 
+	// Seal puts right the sums of a part that was changed, where the stream is of
+	// binary frames that have some. nil: the stream is lines of text.
+	Seal func(part string) string
+
 	// Stream is a whole recorded stream and Text what it says. Without one, the
 	// suite makes its own.
 	Stream, Text string

@@ -42,6 +42,8 @@ func streams(k *Kind, prove prover) {
 	prove("retry after", "", retryAfter)
 	if k.Serve == nil {
 		prove("cut at every byte", "", everyByte)
+	}
+	if k.Serve == nil && k.Dialect.Seal == nil {
 		prove("CRLF", "", crlf)
 	}
 }
