@@ -16,6 +16,7 @@ import (
 // the relay itself costs, per chunk. What is left over per chunk once the fixed
 // cost of a request is spread over them is what a token costs.
 func benchmarkRelay(b *testing.B, kind string, chunk func(word string) string, end string) {
+	b.Helper()
 	const chunks = 1000
 	var stream strings.Builder
 	for i := range chunks {

@@ -186,14 +186,25 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure))      // what came of it is enough
-	if token := req.Header.Get("X-Amz-Security-Token"); token != "" { // AWS tells what it saw where a signature is wrong
-		text = bytes.ReplaceAll(text, []byte(token), []byte("[key]"))
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure)) // what came of it is enough
+	if secret == "" {
+		text = unsigned(text, req.Header)
 	}
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		return nil, schemas.Errorf(schemas.UpstreamError, "%s: it answers from another address: set the url to that of %s", s.name, s.keys.redact(to))
 	}
 	return nil, s.failure(resp.StatusCode, resp.Header, text)
+}
+
+// unsigned takes what a request was signed with out of what came back: AWS tells
+// what it saw where a signature is wrong.
+func unsigned(text []byte, sent http.Header) []byte {
+	for _, name := range []string{"X-Amz-Security-Token", "Authorization"} {
+		if token := strings.TrimPrefix(sent.Get(name), "Bearer "); token != "" {
+			text = bytes.ReplaceAll(text, []byte(token), []byte("[key]"))
+		}
+	}
+	return text
 }
 
 // transportError turns an error of the connection into ctx's cause or an *Error.

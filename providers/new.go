@@ -134,6 +134,9 @@ func Hosted(kind string) bool { return quirks[kind].hosted }
 // arrive, up to some hundreds.
 func Batches(kind string) bool { return quirks[kind].batches }
 
+// DefaultURL is where a hosted API of that kind is; "" where somebody has to say.
+func DefaultURL(kind string) string { return quirks[kind].url }
+
 // New returns the provider for a server. It makes no request: what is wrong with
 // the server shows in the first call, what is wrong with cfg is an error here.
 //

@@ -227,7 +227,7 @@ func (b *recording) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer.
-func (b *recording) Close() error { return nil }
+func (*recording) Close() error { return nil }
 
 // newReplay returns a provider whose server answers everything with the exchange.
 func newReplay(tb testing.TB, kind string, x *exchange) providers.Provider {

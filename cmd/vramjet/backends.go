@@ -177,8 +177,12 @@ func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
 		return rpc.New(f.nc, rpc.Config{Name: b.Name})
 	}
 	cfg := providers.Config{Name: b.Name, Kind: b.Kind, URL: b.URL, Keys: f.keys(b.KeysEnv), Models: b.Models, Connect: b.Timeouts.Connect}
-	if b.Kind == providers.KindBedrock && len(b.KeysEnv) == 0 {
+	switch {
+	case len(b.KeysEnv) > 0:
+	case b.Kind == providers.KindBedrock:
 		cfg.Sign = awsauth.Signer(f.awsCredentials)
+	case b.Kind == providers.KindVertex && strings.Contains(b.URL, "aiplatform"): // the Gemini API takes keys alone
+		cfg.Sign = googleSigner()
 	}
 	return providers.New(cfg)
 }

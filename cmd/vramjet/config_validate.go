@@ -82,10 +82,10 @@ func (v *validator) backend(key string, b *Backend) {
 	if err := validKind(b.Kind); err != nil {
 		v.fail(key+".kind", "%s", err)
 	}
-	switch own := b.URL == "" && b.Kind == providers.KindSim; { // own: one of this process
+	switch known := b.URL == "" && (b.Kind == providers.KindSim || providers.DefaultURL(b.Kind) != ""); { // the simulated one is of this process
 	case b.Kind == providers.KindRPC:
 		v.service(key, b)
-	case !own && !validURL(b.URL):
+	case !known && !validURL(b.URL):
 		v.fail(key+".url", "want http://host:port or https://host")
 	}
 	if len(b.Devices) > 1 && (slices.Contains(b.Devices, "all") || slices.Contains(b.Devices, "none")) {

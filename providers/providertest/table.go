@@ -80,7 +80,7 @@ const (
 // Check compares the table in a Markdown file with what was proven, as far as it
 // is of those sources and of the rows that are proven here: it must claim all of that and no more. With update it
 // writes the table instead.
-func (p *Proofs) Check(file string, update bool, sources ...Source) error {
+func (p *Proofs) Check(file string, update bool, sources ...Source) error { //nolint:revive // update is a flag of the tests, passed through
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func readTable(text string) map[cell]bool {
 			continue
 		}
 		for i, f := range fields[1:] {
-			for _, s := range strings.Fields(f) {
+			for s := range strings.FieldsSeq(f) {
 				claimed[cell{kind, columns[i], Source(s)}] = true
 			}
 		}
