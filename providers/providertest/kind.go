@@ -52,6 +52,8 @@ type Kind struct {
 	// Pressure is what Server says of the model Models[0]; nil means that servers
 	// of the kind say nothing.
 	Pressure *providers.Pressure
+
+	recorded bool // Dialect.Stream was given
 }
 
 // A Dialect is how a kind of server writes streams of a chat.
