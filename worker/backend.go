@@ -24,16 +24,19 @@ type backend struct {
 	Backend
 	loader  providers.Loader // nil: the server decides what it loads
 	healthy bool
-	trouble string           // why it is not
-	own     []schemas.Device // that it reports itself
-	models  []schemas.Model  // as users name them, by name; without Busy and LoadMS
-	index   map[string]int   // into models
-	busy    map[string]int   // slots that are taken, by model
-	full    map[string]bool  // models whose server has requests waiting, ours or others'
-	took    map[string]int64 // how long the last load took in ms, by model
-	leaving map[string]*load // models about to be unloaded; nil load: by an operator
-	fresh   time.Time        // looks that began earlier show an older state
-	nudge   chan struct{}    // asks its watcher to look now
+	trouble string               // why it is not
+	own     []schemas.Device     // that it reports itself
+	models  []schemas.Model      // as users name them, by name; without Busy and LoadMS
+	index   map[string]int       // into models
+	busy    map[string]int       // slots that are taken, by model
+	full    map[string]bool      // models for which requests wait at the server
+	others  map[string]int       // requests of others that run, where the server tells
+	held    map[string]time.Time // models that could not be unloaded: they count as busy until then
+	ended   map[string]time.Time // when the last job of ours ended
+	took    map[string]int64     // how long the last load took in ms, by model
+	leaving map[string]*load     // models about to be unloaded; nil load: by an operator
+	fresh   time.Time            // looks that began earlier show an older state
+	nudge   chan struct{}        // asks its watcher to look now
 }
 
 func newBackend(cfg Backend) *backend {
@@ -45,6 +48,9 @@ func newBackend(cfg Backend) *backend {
 		index:   map[string]int{},
 		busy:    map[string]int{},
 		full:    map[string]bool{},
+		others:  map[string]int{},
+		held:    map[string]time.Time{},
+		ended:   map[string]time.Time{},
 		took:    map[string]int64{},
 		leaving: map[string]*load{},
 		nudge:   make(chan struct{}, 1),
@@ -58,9 +64,17 @@ func (b *backend) model(name string) (schemas.Model, bool) {
 		return schemas.Model{}, false
 	}
 	m := b.models[i]
-	m.Busy, m.LoadMS = b.busy[name], b.took[name]
-	if b.full[name] {
-		m.Busy = max(m.Busy, m.Slots)
+	ours := b.busy[name]
+	most := max(1, m.Slots-1) // one may try: some servers count only while they work
+	m.Busy, m.LoadMS = max(ours, min(b.others[name], most)), b.took[name]
+	switch {
+	case b.full[name] && ours > 0:
+		m.Busy = m.Slots
+	case b.full[name]:
+		m.Busy = max(m.Busy, m.Slots-1)
+	}
+	if time.Now().Before(b.held[name]) {
+		m.Busy = max(m.Busy, 1)
 	}
 	return m, true
 }
@@ -80,19 +94,30 @@ func (b Backend) serverName(model string) string { return strings.TrimPrefix(mod
 type look struct {
 	backend string
 	began   time.Time
+	listed  time.Time // when models were asked for
 	models  []providers.Model
-	devices []schemas.Device // of a providers.DeviceReporter
-	full    map[string]bool  // models, as the server names them, for which requests wait there
-	err     error            // why the backend takes no job
+	devices []schemas.Device              // of a providers.DeviceReporter
+	busy    map[string]providers.Pressure // by the server's names; what is not told is not there
+	err     error                         // why the backend takes no job
 }
 
-// look asks the server what it serves, and how busy that is.
-func (b Backend) look(ctx context.Context) look {
+// hostedPoll is how often a hosted API is asked for its models: they change rarely,
+// and it counts what it is asked.
+const hostedPoll = 5 * time.Minute
+
+// look asks the server what it serves.
+func (b Backend) look(ctx context.Context) look { return b.lookAfter(ctx, look{}) }
+
+// lookAfter is look, where last is what was seen before.
+func (b Backend) lookAfter(ctx context.Context, last look) look {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	l := look{backend: b.Name, began: time.Now()}
-	if l.models, l.err = b.Provider.Models(ctx); l.err != nil {
-		return l
+	l := look{backend: b.Name, began: time.Now(), listed: last.listed, models: last.models}
+	if !providers.Hosted(b.Kind) || l.models == nil || l.began.Sub(l.listed) > hostedPoll {
+		l.listed = l.began
+		if l.models, l.err = b.Provider.Models(ctx); l.err != nil {
+			return l
+		}
 	}
 	if breaker, ok := b.Provider.(providers.Breaker); ok {
 		if l.err = breaker.Open(); l.err != nil {
@@ -102,31 +127,54 @@ func (b Backend) look(ctx context.Context) look {
 	if r, ok := b.Provider.(providers.DeviceReporter); ok {
 		l.devices, l.err = r.Devices(ctx)
 	}
-	if r, ok := b.Provider.(providers.PressureReporter); ok {
-		l.full = crowded(ctx, r, l.models)
-	}
 	return l
 }
 
-// crowded returns the models for which requests wait at the server. One more would
-// only wait there too, where nobody else can take it.
-func crowded(ctx context.Context, r providers.PressureReporter, models []providers.Model) map[string]bool {
-	full := map[string]bool{}
+// gaugeLimit bounds all questions of one look about how busy a server is. What it
+// does not say in that time stays as it was.
+const gaugeLimit = time.Second
+
+// A gauge reads how busy the models of a server are. It belongs to its watcher.
+type gauge struct {
+	server providers.PressureReporter // nil: it doesn't tell
+	silent map[string]bool            // models of which the server does not tell whether requests wait
+}
+
+// read asks about the models that are resident. One whose server does not tell what
+// waits is asked once only: asking may keep a server awake.
+func (g *gauge) read(ctx context.Context, models []providers.Model) map[string]providers.Pressure {
+	if g.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, gaugeLimit)
+	defer cancel()
+	told := map[string]providers.Pressure{}
 	for _, m := range models {
-		if m.State != schemas.Resident {
+		if m.State != schemas.Resident || g.silent[m.Name] {
 			continue
 		}
-		if p, err := r.Pressure(ctx, m.Name); err == nil && p.Waiting > 0 {
-			full[m.Name] = true
+		switch p, err := g.server.Pressure(ctx, m.Name); {
+		case err == nil && p.Waiting >= 0:
+			told[m.Name] = p
+		case err == nil, schemas.AsError(err).Code == schemas.Unsupported:
+			g.silent[m.Name] = true
 		}
 	}
-	return full
+	return told
 }
 
 // watchBackend looks at a backend again and again, until ctx ends.
 func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struct{}) {
+	g := gauge{silent: map[string]bool{}}
+	g.server, _ = b.Provider.(providers.PressureReporter)
+	var l look
 	for {
-		l := b.look(ctx)
+		l = b.lookAfter(ctx, l)
+		if l.err == nil {
+			l.busy = g.read(ctx, l.models)
+		} else {
+			clear(g.silent) // it may come back as another
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -194,11 +242,10 @@ func (n *node) see(b *backend, l look) {
 		b.own = l.devices
 	}
 	b.models = b.models[:0]
-	clear(b.full)
 	for _, m := range l.models {
 		if b.Serves(m.Name) {
 			b.models = append(b.models, b.describe(m))
-			b.full[b.Prefix+m.Name] = l.full[m.Name]
+			b.hear(m, l)
 		}
 	}
 	slices.SortFunc(b.models, func(x, y schemas.Model) int { return cmp.Compare(x.Name, y.Name) })
@@ -242,6 +289,24 @@ func defaultSlots(kind string, state schemas.ModelState) int {
 		return 16
 	default:
 		return 1
+	}
+}
+
+// hear takes in how busy a model is. What runs there is others' where nothing of
+// ours did since the server was asked.
+func (b *backend) hear(m providers.Model, l look) {
+	name := b.Prefix + m.Name
+	p, told := l.busy[m.Name]
+	switch {
+	case told:
+		b.full[name] = p.Waiting > 0
+		b.others[name] = 0
+		if b.busy[name] == 0 && b.ended[name].Before(l.began) {
+			b.others[name] = max(0, p.Running)
+		}
+	case m.State != schemas.Resident:
+		delete(b.full, name)
+		delete(b.others, name)
 	}
 }
 

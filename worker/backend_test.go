@@ -20,8 +20,18 @@ import (
 type moody struct {
 	*providers.Sim
 	waiting atomic.Int64
+	running atomic.Int64
+	used    atomic.Bool // by others, as the server says when it is told to unload
 	broken  atomic.Bool
 	tell    chan struct{} // that something changed
+}
+
+// Unload implements providers.Loader.
+func (p *moody) Unload(ctx context.Context, model string) error {
+	if p.used.Load() {
+		return schemas.Errorf(schemas.Overloaded, "sim: %q runs 1 requests", model)
+	}
+	return p.Sim.Unload(ctx, model)
 }
 
 // Watch implements providers.Watcher.
@@ -38,7 +48,7 @@ func (p *moody) Watch(ctx context.Context, changed func()) error {
 
 // Pressure implements providers.PressureReporter.
 func (p *moody) Pressure(context.Context, string) (providers.Pressure, error) {
-	return providers.Pressure{Waiting: int(p.waiting.Load())}, nil
+	return providers.Pressure{Running: int(p.running.Load()), Waiting: int(p.waiting.Load())}, nil
 }
 
 // Open implements providers.Breaker.
@@ -67,23 +77,59 @@ func newMoodyRig(t *testing.T, change func(*pace)) (*rig, *moody) {
 }
 
 // While requests wait at the server itself, as others use it too, the node takes
-// no more for that model.
+// no more for that model; but for one, where it runs none, as there are servers that
+// count only while they work.
 func TestServerWithQueue(t *testing.T) {
 	r, p := newMoodyRig(t, func(*pace) {})
-	r.submit("j0", "quick", chat).run().ended(1, schemas.StatusOK)
+	const short = `{"messages":[{"role":"user","content":"hello"}],"max_tokens":200}`
+	r.submit("j0", "slow", short).run().next(schemas.EventAccepted)
 	p.waiting.Store(3)
-	r.await(func(s *schemas.NodeState) bool {
-		return modelOf(s, "quick").Busy == 2 && modelOf(s, "heavy").Busy == 0
-	})
-	j := r.submit("j1", "quick", chat)
+	r.busy("slow", 2)
+	j := r.submit("j1", "slow", short)
 	msg := j.fetch()
 	if reason := j.refused(msg); !strings.Contains(reason, "slots") {
 		t.Errorf("refused, as %s", reason)
 	}
 	p.waiting.Store(0)
+	r.busy("slow", 1)
+	j.accept(msg)
+}
+
+func TestServerWithStaleQueue(t *testing.T) {
+	r, p := newMoodyRig(t, func(*pace) {})
+	r.submit("j0", "quick", chat).run().ended(1, schemas.StatusOK)
+	p.waiting.Store(15)
+	p.running.Store(106)
+	r.busy("quick", 1)
+	r.submit("j1", "quick", chat).run().ended(1, schemas.StatusOK)
+}
+
+// A model that runs requests of others makes no room: it counts as busy, and where
+// that is found out late, the job that wanted the room waits.
+func TestModelThatOthersUse(t *testing.T) {
+	r, p := newMoodyRig(t, func(*pace) {})
+	r.submit("j0", "quick", chat).run().ended(1, schemas.StatusOK)
+	p.running.Store(1)
+	r.busy("quick", 1)
+	j := r.submit("j1", "slow", chat)
+	msg := j.fetch()
+	if answer, _ := j.offer(msg, "quick"); answer.Accepted || !strings.Contains(answer.Reason, "not idle") {
+		t.Errorf("%+v", answer)
+	}
+	p.running.Store(0)
 	r.busy("quick", 0)
-	j.claim(j.accept(msg), msg.Reply(), broker.AckWait)
-	j.ended(1, schemas.StatusOK)
+	p.used.Store(true)
+	j.claim(j.accept(msg, "quick"), msg.Reply(), broker.AckWait)
+	for d := wait(t, r.dones); ; d = wait(t, r.dones) {
+		if d.Job != "j1" {
+			continue // the first one's
+		}
+		if d.Code != schemas.ModelLoading || d.RetryMS < 2000 {
+			t.Errorf("done %+v", d)
+		}
+		break
+	}
+	r.busy("quick", 1) // for a while
 }
 
 // A backend whose breaker is open is unhealthy, with the reason for people, until

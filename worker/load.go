@@ -115,6 +115,7 @@ type loading struct {
 type loaded struct {
 	load    *load
 	err     error
+	held    string // the model that was to make room and runs requests of others; "": none
 	took    time.Duration
 	look    look
 	devices []schemas.Device // of the node; nil: unknown
@@ -127,14 +128,14 @@ func (w *Worker) load(ctx context.Context, l loading) loaded {
 	began := time.Now()
 	lctx, cancel := context.WithTimeoutCause(ctx, l.LoadTimeout, errLoadTimeout)
 	defer cancel()
-	err := w.makeRoom(lctx, l)
+	held, err := w.makeRoom(lctx, l)
 	if err == nil {
 		err = l.loader.Load(lctx, l.serverName(l.model))
 	}
 	if err != nil && lctx.Err() != nil && ctx.Err() == nil {
 		err = schemas.Errorf(schemas.UpstreamError, "%s was not loaded within %s", l.model, l.LoadTimeout)
 	}
-	m := loaded{load: l.load, err: err, took: time.Since(began)}
+	m := loaded{load: l.load, err: err, held: held, took: time.Since(began)}
 	m.look = l.look(ctx)
 	if devices, err := w.readDevices(ctx); err == nil {
 		m.devices = devices
@@ -145,28 +146,38 @@ func (w *Worker) load(ctx context.Context, l loading) loaded {
 // roomWait bounds the wait for memory that was freed to come back.
 const roomWait = 10 * time.Second
 
+// heldFor is how long a model counts as busy that could not be unloaded.
+const heldFor = 30 * time.Second
+
 // makeRoom unloads what is to be unloaded, and returns once the memory for the
-// load is there.
-func (w *Worker) makeRoom(ctx context.Context, l loading) error {
+// load is there. held is the model that runs requests of others, where that is why
+// there is no room: the job waits, and that is no fault of the server's.
+func (w *Worker) makeRoom(ctx context.Context, l loading) (held string, err error) {
 	for _, name := range l.evict {
-		if err := l.loader.Unload(ctx, l.serverName(name)); err != nil {
-			return fmt.Errorf("unload %s: %w", name, err)
+		err := l.loader.Unload(ctx, l.serverName(name))
+		if err != nil && schemas.AsError(err).Code == schemas.Overloaded {
+			busy := schemas.Errorf(schemas.ModelLoading, "%s cannot be loaded yet: %s was to make room and runs requests of others", l.model, name)
+			busy.RetryAfter = 2 * time.Second
+			return name, busy
+		}
+		if err != nil {
+			return "", fmt.Errorf("unload %s: %w", name, err)
 		}
 	}
 	if len(l.evict) == 0 || l.plan == nil {
-		return nil
+		return "", nil
 	}
 	deadline := time.Now().Add(roomWait)
 	for {
 		if w.hasRoom(ctx, l) {
-			return nil
+			return "", nil
 		}
 		if time.Now().After(deadline) {
-			return schemas.Errorf(schemas.OutOfMemory, "the memory of the unloaded models did not come back within %s", roomWait)
+			return "", schemas.Errorf(schemas.OutOfMemory, "the memory of the unloaded models did not come back within %s", roomWait)
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return "", context.Cause(ctx)
 		case <-time.After(w.pace.devices / 4):
 		}
 	}
@@ -208,6 +219,9 @@ func (m loaded) apply(ctx context.Context, n *node) {
 	}
 	if m.devices != nil {
 		n.devices = m.devices
+	}
+	if m.held != "" {
+		l.backend.held[m.held] = time.Now().Add(heldFor)
 	}
 	n.see(l.backend, m.look)
 	n.dropLoad(l)

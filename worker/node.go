@@ -246,6 +246,7 @@ func (n *node) free(t *task) {
 	}
 	t.slot = false
 	busy := t.backend.busy
+	t.backend.ended[t.offer.Model] = time.Now()
 	if busy[t.offer.Model]--; busy[t.offer.Model] <= 0 {
 		delete(busy, t.offer.Model)
 	}
