@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -225,7 +226,7 @@ func (n *node) freeOf(dev schemas.Device) schemas.Amount {
 func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
 	pb := placement.Backend{Name: b.Name, Devices: b.Devices, Cost: b.Price.Input + b.Price.Output}
 	if !b.Healthy {
-		pb.Closed = "the backend does not answer"
+		pb.Closed = "the backend takes no jobs: " + cmp.Or(b.Error, "it does not answer")
 	}
 	busy := map[string]int{}
 	for _, pr := range n.promises {

@@ -17,13 +17,13 @@ import (
 //
 // It also tells the two ways of llama-server apart, so it is worth asking where
 // the configuration says KindLlamaCpp.
-func Detect(ctx context.Context, url string, client *http.Client) (string, error) {
+func Detect(ctx context.Context, address string, client *http.Client) (string, error) {
 	if client == nil {
 		transport := newTransport(0)
 		defer transport.CloseIdleConnections()
 		client = &http.Client{Transport: transport}
 	}
-	s := newServer(Config{Name: url, URL: url, HTTP: client})
+	s := newServer(Config{Name: shownURL(address), URL: address, HTTP: client})
 	for _, probe := range []func(context.Context, *server) (string, error){
 		isLMStudio, // it answers to everything
 		isSim, isLlamaSwap, isLlama,
@@ -41,7 +41,7 @@ func Detect(ctx context.Context, url string, client *http.Client) (string, error
 			return "", err
 		}
 	}
-	return "", schemas.Errorf(schemas.Unsupported, "%s: the server is none that we know", url)
+	return "", schemas.Errorf(schemas.Unsupported, "%s: the server is none that we know", s.name)
 }
 
 func isSim(ctx context.Context, s *server) (string, error) {

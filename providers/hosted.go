@@ -71,7 +71,7 @@ func complete(kind string, u *url.URL) (string, error) {
 		wanted = "https://" + u.Host + e.path
 	}
 	if wanted != "" {
-		return "", fmt.Errorf("the url %q is not like %s", u, wanted)
+		return "", fmt.Errorf("the url %q is not like %s", shownURL(u.String()), wanted)
 	}
 	return whole.String(), nil
 }

@@ -245,9 +245,28 @@ func (s *server) call(ctx context.Context, method, target string, body []byte, o
 		return s.failure(http.StatusOK, nil, raw)
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return schemas.Errorf(schemas.UpstreamError, "%s: %s answered what cannot be read: %s", s.name, target, err)
+		return schemas.Errorf(schemas.UpstreamError, "%s: %s answered what cannot be read: %s", s.name, pathOf(target), err)
 	}
 	return nil
+}
+
+// pathOf is what of a URL goes into messages: the rest of it may hold secrets.
+func pathOf(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return "it"
+	}
+	return u.Path
+}
+
+// shownURL is a URL as it goes into messages, without what may be secret.
+func shownURL(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "***"
+	}
+	u.User, u.RawQuery = nil, ""
+	return u.String()
 }
 
 // complains reports whether an answer is a JSON object that says an error.

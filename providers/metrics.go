@@ -30,7 +30,7 @@ func (s *server) metrics(ctx context.Context, target string) (metrics, error) {
 	}
 	m := readMetrics(raw)
 	if len(m) == 0 {
-		return nil, schemas.Errorf(schemas.Unsupported, "%s: %s has no metrics", s.name, target)
+		return nil, schemas.Errorf(schemas.Unsupported, "%s: %s has no metrics", s.name, pathOf(target))
 	}
 	return m, nil
 }

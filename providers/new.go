@@ -153,7 +153,7 @@ func New(cfg Config) (Provider, error) {
 	u, err := url.Parse(cmp.Or(cfg.URL, quirks[cfg.Kind].url))
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		like := cmp.Or(quirks[cfg.Kind].like, quirks[cfg.Kind].url, "http://127.0.0.1:8080")
-		return nil, fmt.Errorf("backend %s: the url %q is not like %s", cfg.Name, cfg.URL, like)
+		return nil, fmt.Errorf("backend %s: the url %q is not like %s", cfg.Name, shownURL(cfg.URL), like)
 	}
 	if cfg.URL, err = complete(cfg.Kind, u); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", cfg.Name, err)

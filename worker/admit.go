@@ -78,8 +78,12 @@ func admitLoad(c candidate) (plan map[string]schemas.Bytes, reason string) {
 		if !v.idle {
 			return nil, fmt.Sprintf("%s on %s is not idle, so it cannot be unloaded", v.name, c.backend)
 		}
-		gain.Bytes += v.model.VRAM.Bytes
-		gain.Known = gain.Known && v.model.VRAM.Known
+		held := v.model.VRAM
+		if !held.Known { // at least what a load of it needs
+			held = v.model.Need
+		}
+		gain.Bytes += held.Bytes
+		gain.Known = gain.Known && held.Known
 	}
 	if !c.model.Need.Known || !gain.Known || len(c.rooms) == 0 {
 		return nil, "" // nobody can say: the server decides

@@ -37,12 +37,13 @@ type backendFinder struct {
 	nc     *nats.Conn // for those that are services
 	log    *slog.Logger
 	getenv func(string) string
-	want   []Backend // what is to be added yet
-	found  bool      // want was looked for, not configured
+	want   []Backend       // what is to be added yet
+	found  bool            // want was looked for, not configured
+	missed map[string]bool // of want: it was said that they are not there
 }
 
 func newBackendFinder(nc *nats.Conn, cfg *Config, getenv func(string) string, log *slog.Logger) *backendFinder {
-	f := &backendFinder{nc: nc, log: log, getenv: getenv, want: cfg.Backends}
+	f := &backendFinder{nc: nc, log: log, getenv: getenv, want: cfg.Backends, missed: map[string]bool{}}
 	if len(f.want) > 0 {
 		return f
 	}
@@ -66,7 +67,7 @@ func (f *backendFinder) lookNow(ctx context.Context) (there []Backend) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, b := range f.want {
-		if kind, err := detect(ctx, b); err == nil {
+		if kind, err := f.detect(ctx, b); err == nil {
 			b.Kind = kind
 			there = append(there, b)
 		}
@@ -107,11 +108,17 @@ func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, na
 		b.URL = url
 	}
 	if b.Kind == "" || b.Kind == providers.KindLlamaCpp { // which of the two ways of llama-server it is
-		kind, err := detect(ctx, b)
-		if err != nil {
+		kind, err := f.detect(ctx, b)
+		switch {
+		case err == nil && (b.Kind == "" || sameServer(b.Kind, kind)):
+			b.Kind = kind
+		case schemas.AsError(err).Code == schemas.Unreachable, b.Kind == "":
+			if b.Kind != "" && !f.missed[b.Name] {
+				f.missed[b.Name] = true
+				f.log.Warn("a backend is not there yet", "backend", b.Name, "err", err)
+			}
 			return false
 		}
-		b.Kind = kind
 	}
 	if b.Name == "" {
 		b.Name = freeName(b.Kind, names)
@@ -127,15 +134,17 @@ func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, na
 		}
 		return true
 	}
-	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", b.URL)
+	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", redact(b.URL))
 	return true
 }
 
-// detect asks a server what it is.
-func detect(ctx context.Context, b Backend) (string, error) {
+// detect asks a server what it is, with the backend's key where it has one.
+func (f *backendFinder) detect(ctx context.Context, b Backend) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return providers.Detect(ctx, b.URL, nil)
+	transport := newTransport(b.Timeouts.Connect)
+	defer transport.CloseIdleConnections()
+	return providers.Detect(ctx, b.URL, &http.Client{Transport: &asker{next: transport, keys: f.keys(b.KeysEnv)}})
 }
 
 // freeName is the kind, with a number where there are several.

@@ -199,11 +199,10 @@ func (k *inspection) settings(ctx context.Context) {
 	switch k.b.Kind {
 	case providers.KindLlamaRouter:
 		var props struct {
-			Max      int   `json:"max_instances"`
 			Autoload *bool `json:"models_autoload"`
 		}
-		if k.get(ctx, "/props", &props) && (props.Max > 0 || props.Autoload != nil && *props.Autoload) {
-			k.add(stepModels, resultWarning, causeRouterLoads, "the router loads models by itself, or unloads them")
+		if k.get(ctx, "/props", &props) && props.Autoload != nil && *props.Autoload {
+			k.add(stepModels, resultWarning, causeRouterLoads, "the router loads models by itself")
 		}
 	case providers.KindLlamaSwap:
 		var now struct {
@@ -252,7 +251,7 @@ func (k *inspection) neighbours(ctx context.Context) []neighbour {
 		}
 		wg.Go(func() {
 			at := "http://" + net.JoinHostPort(k.at.Hostname(), port)
-			if kind, err := detect(ctx, Backend{URL: at}); err == nil {
+			if kind, err := k.finder.detect(ctx, Backend{URL: at}); err == nil {
 				there[i] = neighbour{kind, at}
 			} else if c := schemas.AsError(err).Code; c == schemas.Unsupported {
 				there[i] = neighbour{"", at}

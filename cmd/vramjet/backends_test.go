@@ -239,7 +239,7 @@ func TestCheckServers(t *testing.T) {
 		"empty ollama":         {ollama, Backend{}, "", resultFailed, causeNoModels, "ollama pull"},
 		"small ollama":         {full, Backend{Kind: "ollama"}, "", resultWarning, causeSmallContext, "OLLAMA_CONTEXT_LENGTH"},
 		"ollama's slots":       {full, Backend{Kind: "ollama"}, "", resultOK, causeSlotsUnknown, "OLLAMA_NUM_PARALLEL"},
-		"router":               {router, Backend{Kind: "llamarouter"}, "", resultWarning, causeRouterLoads, "--models-max 0 --no-models-autoload"},
+		"router":               {router, Backend{Kind: "llamarouter"}, "", resultWarning, causeRouterLoads, "--no-models-autoload"},
 		"router that is quiet": {quiet, Backend{Kind: "llamacpp"}, "", resultSkipped, "", ""},
 		"llama-server":         {llama, Backend{Kind: "llamacpp"}, "", resultWarning, causeMetricsOff, "--metrics"},
 		"no slots":             {noSlots, Backend{}, "", resultWarning, causeSlotsOff, "--slots"},

@@ -363,7 +363,7 @@ func examples(text string) string {
 // others are flags of other programs that pages show.
 var others = []string{
 	"--last-for", "--json", "--raw", "--force", "--force-stdin",
-	"--add-host", "--host", "--metrics", "--slots", "--models-max", "--no-models-autoload",
+	"--add-host", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
 }
 
 // TestDocsFlags: the table of flags is that of the command line, and no page

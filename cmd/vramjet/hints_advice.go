@@ -46,7 +46,7 @@ var advice = map[cause]func(*situation, *finding) []string{
 	causeSlotsUnknown: says("a model gets one job at a time unless slots says more: OLLAMA_NUM_PARALLEL cannot be read, so set slots to it"),
 	causeMetricsOff:   says("start llama-server with --metrics"),
 	causeSlotsOff:     adviseSlotsOff,
-	causeRouterLoads:  says("vramjet decides what is loaded: start the router with --models-max 0 --no-models-autoload"),
+	causeRouterLoads:  says("vramjet decides what is loaded: start the router with --no-models-autoload"),
 	causeSwapTTL:      says("vramjet decides what is unloaded: set ttl to 0 in llama-swap's configuration"),
 	causeSwapDecorates: says(
 		"set sendLoadingState to false in llama-swap's configuration: else a load that fails looks like an answer that has begun"),

@@ -203,7 +203,7 @@ func considerLoad(p place, o option) (option, string) {
 	var freed schemas.Bytes
 	for _, m := range evictable(p.backend) {
 		o.choice.Evict = append(o.choice.Evict, m.Name)
-		freed += m.VRAM.Bytes
+		freed += m.held().Bytes
 		if has := room.free + freed.Minus(room.lacking); has >= need {
 			o.left = has - need
 			return o, ""
@@ -212,14 +212,23 @@ func considerLoad(p place, o option) (option, string) {
 	return o, fmt.Sprintf("needs %s, and %s can be freed", need, room.free+freed.Minus(room.lacking))
 }
 
+// held is the memory that a model holds: where its server does not tell, at least
+// what a load needs.
+func (m *Model) held() schemas.Amount {
+	if m.VRAM.Known {
+		return m.VRAM
+	}
+	return m.Need
+}
+
 // evictable lists the models of a backend that may go: idle, wanted by nobody,
 // and of known size, the cheapest to bring back first.
 func evictable(b *Backend) []Model {
 	idle := slices.DeleteFunc(slices.Clone(b.Models), func(m Model) bool {
-		return m.State != schemas.Resident || m.Busy > 0 || m.Wanted || !m.VRAM.Known
+		return m.State != schemas.Resident || m.Busy > 0 || m.Wanted || !m.held().Known
 	})
 	slices.SortFunc(idle, func(a, b Model) int {
-		return cmp.Or(cmp.Compare(a.LoadMS, b.LoadMS), cmp.Compare(b.VRAM.Bytes, a.VRAM.Bytes), strings.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.LoadMS, b.LoadMS), cmp.Compare(b.held().Bytes, a.held().Bytes), strings.Compare(a.Name, b.Name))
 	})
 	return idle
 }
