@@ -21,7 +21,7 @@ type answer struct {
 	usage   []byte
 	pieces  int // chunks that brought text
 
-	stopsAtTools bool // as the quirk says
+	stopsAtTools, saysNoReason bool // as the quirks say
 
 	// Of the newest chunk.
 	edits   []edit // what OpenAI would have written

@@ -76,6 +76,9 @@ func (r *Relay) Generate(ctx context.Context, req Request, ask Ask, emit func(ch
 func (r *Relay) Embed(ctx context.Context, req Request, ask Ask) (a Answer, err error) {
 	err = r.run(ctx, req, ask, func(next func() ([]byte, error), _ func()) error {
 		raw, err := next()
+		for err == nil && len(raw) == 0 { // a sign of life
+			raw, err = next()
+		}
 		if err == nil {
 			a, err = r.readEmbeddings(raw, req.Body)
 		}
@@ -91,25 +94,27 @@ func (r *Relay) run(ctx context.Context, req Request, ask Ask, read func(next fu
 		return err
 	}
 	defer r.flights.enter(req.Model)()
-	use, why := r.keys.take(nil)
+	use, why := r.keys.take(req.Model, nil)
 	if use == nil {
 		return why
 	}
 	runCtx, w := newWatch(ctx, r.name, req.Limits)
 	defer w.stop()
+	w.began = use.began
 	next, err := ask(runCtx, body)
 	if err == nil {
 		err = read(func() ([]byte, error) {
+			w.wait()
 			data, err := next()
 			w.headers()
 			return bytes.TrimSpace(validUTF8(data)), err
 		}, w.chunk)
 	}
-	if err != nil {
-		err = r.broken(ctx, runCtx, err)
+	if err == nil {
+		use.done(nil)
+		return nil
 	}
-	use.done(err)
-	return err
+	return r.concluded(ctx, runCtx, use, err)
 }
 
 // Failure turns what the server said went wrong into an error. status is that of

@@ -149,7 +149,7 @@ func TestSignedRequests(t *testing.T) {
 	}
 	before := len(a.got)
 	err = chatOn(t.Context(), bedrockAt(t, a, providers.Config{Sign: func(*http.Request, []byte) error { return errors.New("no credentials") }}), "m")
-	if e := schemas.AsError(err); e == nil || e.Code != schemas.Auth || !strings.Contains(e.Message, "no credentials") || len(a.got) != before {
+	if e := schemas.AsError(err); e == nil || e.Code != schemas.Unreachable || !strings.Contains(e.Message, "no credentials") || len(a.got) != before {
 		t.Errorf("without credentials: %v", err)
 	}
 }

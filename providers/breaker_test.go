@@ -2,6 +2,7 @@ package providers_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -113,12 +114,58 @@ func TestBreakerOfNobody(t *testing.T) {
 	})
 }
 
+// One model that is broken does not close a server that has others.
+func TestBreakerOfOneModel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, providers.KindLlamaSwap)
+		r.on("", says(http.StatusInternalServerError, broken))
+		for range 9 {
+			r.fails(schemas.UpstreamError, 0)
+			r.isClosed()
+		}
+		r.model = "another"
+		r.fails(schemas.UpstreamError, 0)
+		r.is(r.open(), schemas.UpstreamError, 10*time.Second)
+	})
+}
+
+// The request on trial shows with its first chunk that the server is well again: the
+// others need not wait for its end. That it may still break off counts all the same.
+func TestBreakerTrialBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, providers.KindVLLM)
+		r.on("", says(http.StatusInternalServerError, broken))
+		for range 5 {
+			r.fails(schemas.UpstreamError, 0)
+		}
+		later(10 * time.Second)
+		goOn := make(chan struct{})
+		r.on("", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, oneChunk)
+			_ = http.NewResponseController(w).Flush()
+			<-goOn
+		})
+		var running sync.WaitGroup
+		for i := range 5 { // they break off, one and all
+			running.Go(func() { r.fails(schemas.StreamBroken, 0) })
+			synctest.Wait()
+			if i == 0 {
+				r.isClosed()
+			}
+		}
+		close(goOn)
+		running.Wait()
+		r.is(r.open(), schemas.StreamBroken, 10*time.Second)
+	})
+}
+
 // One key may be what a server fails with: the others are used on.
 func TestBreakerOfOneKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, providers.KindOpenAI, "a", "b")
 		r.on("a", says(http.StatusInternalServerError, broken))
-		for range 10 {
+		for i := range 10 {
+			r.model = fmt.Sprint("m", i/2%2) // two models, by either key
 			_ = r.ask()
 		}
 		r.sees("a", "b", "a", "b", "a", "b", "a", "b", "a", "b")

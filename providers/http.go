@@ -45,6 +45,7 @@ type server struct {
 func newServer(cfg Config) server {
 	s := server{quirk: quirks[cfg.Kind], sign: cfg.Sign}
 	s.backend = newBackend(cmp.Or(cfg.Name, cfg.Kind), cfg.Keys, s.quirk.hosted)
+	s.keys.single = s.quirk.single
 	client := http.Client{Transport: newTransport(cfg.Connect)}
 	if cfg.HTTP != nil {
 		client = *cfg.HTTP
@@ -120,11 +121,11 @@ func (s *server) open(ctx context.Context, method, target string, body []byte) (
 // ask sends a request of a job. Where the server turns a key down, it tries the
 // next: nothing of the answer has come then. The caller closes the answer's body,
 // and tells the use how it went.
-func (s *server) ask(ctx context.Context, target string, body []byte) (*http.Response, *use, error) {
+func (s *server) ask(ctx context.Context, model, target string, body []byte) (*http.Response, *use, error) {
 	var tried []*key
 	var last *schemas.Error
 	for {
-		u, why := s.keys.take(tried)
+		u, why := s.keys.take(model, tried)
 		switch {
 		case u != nil:
 		case last == nil:
@@ -170,7 +171,7 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 	switch {
 	case secret == "" && s.sign != nil:
 		if err := s.sign(req, body); err != nil {
-			return nil, schemas.Errorf(schemas.Auth, "%s: the request cannot be signed: %s", s.name, err)
+			return nil, schemas.Errorf(schemas.Unreachable, "%s: the request cannot be signed: %s", s.name, err) // it was not sent: no key was turned down
 		}
 	case secret == "":
 	case s.quirk.header != "":

@@ -26,7 +26,7 @@ type Key struct {
 
 const (
 	// tripAfter is how many requests in a row must fail by the server's fault
-	// before it is left alone.
+	// before it is left alone, where it is not the fault of one of its models.
 	tripAfter = 5
 	// tripRest is for how long. Then one request may try again.
 	tripRest = 10 * time.Second
@@ -41,6 +41,7 @@ const (
 type keyring struct {
 	backend string // for messages
 	metered bool   // the server counts requests by key: see newKeyring
+	single  bool   // the server has one model, whose failures are its own
 
 	mu   sync.Mutex // guards what follows
 	keys []*key
@@ -59,6 +60,8 @@ type key struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
 	opened  time.Time      // when the breaker last opened
 	failed  *schemas.Error // the last failure that it counted
+	culprit string         // the model whose request failed first since one went well
+	several bool           // it is not that model alone
 }
 
 // newKeyring returns the ring of those keys. metered says that a complaint about
@@ -70,18 +73,20 @@ func newKeyring(backend string, keys []Key, metered bool) *keyring {
 		keys = []Key{{Secret: func() string { return "" }}}
 	}
 	for _, k := range keys {
-		r.keys = append(r.keys, newKey(k))
+		r.keys = append(r.keys, r.newKey(k))
 	}
 	return r
 }
 
-func newKey(k Key) *key {
+func (r *keyring) newKey(k Key) *key {
 	made := &key{Key: k, pause: backoff.NewExponentialBackOff()}
 	made.pause.InitialInterval, made.pause.MaxInterval = time.Second, time.Minute
 	made.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
-		Timeout:     tripRest - 1, // it rests on until then, and for a moment more
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		IsExcluded:  func(err error) bool { return err != nil && !trips(err) },
+		Timeout: tripRest - 1, // it rests on until then, and for a moment more
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= tripAfter && (r.single || made.several)
+		},
+		IsExcluded: func(err error) bool { return err != nil && !trips(err) },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			if to == gobreaker.StateOpen {
 				made.opened = time.Now()
@@ -107,13 +112,14 @@ type use struct {
 	ring   *keyring
 	key    *key
 	secret string
+	model  string      // that the request is for
 	count  func(error) // tells the breaker
 }
 
-// take returns a key for a request: of those that may be used and are not in
+// take returns a key for a request to a model: of those that may be used and are not in
 // tried, the one with the fewest running requests, in turn. Where it returns none,
 // the error says why and for how long; nil: all that may be used were tried.
-func (r *keyring) take(tried []*key) (*use, *schemas.Error) {
+func (r *keyring) take(model string, tried []*key) (*use, *schemas.Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -124,7 +130,7 @@ func (r *keyring) take(tried []*key) (*use, *schemas.Error) {
 		}
 		k.running++
 		r.turn++
-		return &use{ring: r, key: k, secret: k.Secret(), count: count}, nil
+		return &use{ring: r, key: k, secret: k.Secret(), model: model, count: count}, nil
 	}
 	return nil, r.trouble(now)
 }
@@ -174,6 +180,40 @@ func (u *use) usedUp(d time.Duration) {
 	u.key.sleep(time.Now().Add(d), schemas.Errorf(schemas.RateLimited, "the key's limit is used up"))
 }
 
+// began says that the answer began. A request on trial has shown by that what it
+// was to show: the others need not wait for its end.
+func (u *use) began() {
+	if u.ring == nil {
+		return
+	}
+	u.ring.mu.Lock()
+	defer u.ring.mu.Unlock()
+	if u.key.breaker.State() != gobreaker.StateHalfOpen {
+		return
+	}
+	u.count(nil)
+	u.key.culprit, u.key.several = "", false
+	count, err := u.key.breaker.Allow()
+	if err != nil {
+		count = func(error) {} // never: it is closed now
+	}
+	u.count = count
+}
+
+// blame notes a failure that speaks against the server, or against one of its
+// models. One that cannot be reached has failed as a whole.
+func (k *key) blame(model string, why *schemas.Error) {
+	k.failed = why
+	switch {
+	case why.Code == schemas.Unreachable:
+		k.several = true
+	case k.culprit == "":
+		k.culprit = model
+	case k.culprit != model:
+		k.several = true
+	}
+}
+
 // done takes in how the request went.
 func (u *use) done(err error) {
 	if u.ring == nil {
@@ -183,8 +223,11 @@ func (u *use) done(err error) {
 	defer u.ring.mu.Unlock()
 	k, now := u.key, time.Now()
 	k.running--
-	if trips(err) {
-		k.failed = schemas.AsError(err)
+	switch {
+	case err == nil:
+		k.culprit, k.several = "", false
+	case trips(err):
+		k.blame(u.model, schemas.AsError(err))
 	}
 	u.count(err)
 	if !u.ring.metered {

@@ -169,7 +169,7 @@ func TestUsedUpKeyRests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, providers.KindOpenAI, "a")
-				r.on("a", says(http.StatusOK, oneChunk+"data: [DONE]\n\n", c.headers...))
+				r.on("a", says(http.StatusOK, oneChunk+lastChunk, c.headers...))
 				r.works()
 				if c.rest == 0 {
 					r.works()
@@ -261,7 +261,7 @@ func TestServersWithoutKeys(t *testing.T) {
 			r.on("", says(http.StatusTooManyRequests, slowDown, append(usedUp, "Retry-After: 60")...))
 			r.fails(schemas.RateLimited, time.Minute)
 			check()
-			r.on("", says(http.StatusOK, oneChunk+"data: [DONE]\n\n", usedUp...))
+			r.on("", says(http.StatusOK, oneChunk+lastChunk, usedUp...))
 			r.works()
 			check()
 		}

@@ -73,6 +73,7 @@ func (cfg *Config) named() []string {
 // OpenAI's API.
 type quirk struct {
 	hosted  bool              // its models need no memory of ours
+	single  bool              // it holds the one model that it was started with
 	batches bool              // it runs as many requests together as arrive
 	url     string            // where it is, if nobody says
 	like    string            // what its URL looks like, for messages
@@ -89,19 +90,20 @@ type quirk struct {
 
 	kinds        []schemas.Kind // what its API has paths for; nil: all
 	stopsAtTools bool           // its streams finish with "stop" where they call tools
+	saysNoReason bool           // its streams may end with [DONE] and no finish reason
 }
 
 var quirks = map[string]quirk{
 	KindOllama:      {},
-	KindLlamaCpp:    {},
+	KindLlamaCpp:    {single: true},
 	KindLlamaRouter: {query: "?autoload=false"}, // what is loaded is ours to decide
 	KindLlamaSwap:   {},
-	KindVLLM:        {batches: true},
+	KindVLLM:        {single: true, batches: true},
 	KindSim:         {},
-	KindTGI:         {batches: true},
+	KindTGI:         {single: true, batches: true, saysNoReason: true},
 	KindLocalAI:     {},
 	KindLMStudio:    {},
-	KindSGLang:      {batches: true},
+	KindSGLang:      {single: true, batches: true},
 	KindRPC:         {},
 	KindOpenAI:      {hosted: true, url: "https://api.openai.com/v1"},
 	KindOpenRouter:  {hosted: true, url: "https://openrouter.ai/api/v1", list: "/models?output_modalities=all"}, // else it leaves out those that embed

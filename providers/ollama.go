@@ -219,9 +219,5 @@ func (p *Ollama) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	raw, err := p.once(ctx, req, p.root+"/api/embed", body)
-	if err != nil {
-		return Answer{}, err
-	}
-	return p.readEmbeddings(raw, req.Body)
+	return p.once(ctx, req, p.root+"/api/embed", body, func(raw []byte) (Answer, error) { return p.readEmbeddings(raw, req.Body) })
 }

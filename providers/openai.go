@@ -41,7 +41,7 @@ func (p *OpenAI) Generate(ctx context.Context, req Request, emit func([]byte) er
 	if err != nil {
 		return Answer{}, err
 	}
-	a := answer{stopsAtTools: p.quirk.stopsAtTools}
+	a := answer{stopsAtTools: p.quirk.stopsAtTools, saysNoReason: p.quirk.saysNoReason}
 	err = p.stream(ctx, req, p.at(req.Model, path), body, func(r *bufio.Reader, chunk func()) error {
 		events := sseReader{lines: lineReader{r: r}}
 		return p.relay(events.next, &a, chunk, emit)
@@ -65,7 +65,7 @@ func (b *backend) relay(next func() ([]byte, error), a *answer, chunk func(), em
 		case len(data) == 0:
 			continue
 		case string(bytes.TrimRight(data, " ")) == "[DONE]":
-			if len(a.choices) == 0 {
+			if len(a.choices) == 0 || !a.finished() && !a.saysNoReason {
 				return io.EOF
 			}
 			if end := a.closing(); end != nil {
@@ -97,9 +97,5 @@ func (p *OpenAI) Embed(ctx context.Context, req Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	raw, err := p.once(ctx, req, p.at(req.Model, "/embeddings"), body)
-	if err != nil {
-		return Answer{}, err
-	}
-	return p.readEmbeddings(raw, req.Body)
+	return p.once(ctx, req, p.at(req.Model, "/embeddings"), body, func(raw []byte) (Answer, error) { return p.readEmbeddings(raw, req.Body) })
 }

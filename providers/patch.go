@@ -3,7 +3,9 @@ package providers
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -74,6 +76,10 @@ func quote(text string) []byte {
 	return b
 }
 
+// ours are the members that patch sets or takes out, in any case: servers in Go read
+// "Model" as "model".
+var ours = []string{"model", "stream", "stream_options", "vramjet"}
+
 // patch returns the request's body as it goes to a server that speaks OpenAI:
 // with the server's name of the model, and streamed with usage at the end unless
 // it asks for embeddings. All else passes through, but for "vramjet", which is
@@ -94,9 +100,7 @@ func patch(req Request) ([]byte, error) {
 		out = append(out, '}')
 	}
 	for _, m := range found {
-		switch string(m.key) {
-		case "model", "stream", "stream_options", "vramjet":
-		default:
+		if !slices.ContainsFunc(ours, func(name string) bool { return strings.EqualFold(name, string(m.key)) }) {
 			out = appendMember(out, m)
 		}
 	}
@@ -115,7 +119,7 @@ func streamOptions(body []member) []member {
 			continue
 		}
 		for _, o := range options {
-			if string(o.key) != "include_usage" {
+			if !strings.EqualFold(string(o.key), "include_usage") {
 				kept = append(kept, o)
 			}
 		}

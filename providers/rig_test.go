@@ -20,6 +20,7 @@ import (
 type rig struct {
 	*testing.T
 	providers.Provider
+	model string // that is asked
 
 	mu     sync.Mutex // guards what follows
 	seen   []string   // the keys of the requests, in order
@@ -30,7 +31,7 @@ type rig struct {
 // whole answer, unless told otherwise.
 func newRig(t *testing.T, kind string, secrets ...string) *rig {
 	t.Helper()
-	r := &rig{T: t, answer: map[string]http.HandlerFunc{}}
+	r := &rig{T: t, model: "m", answer: map[string]http.HandlerFunc{}}
 	cfg := providers.Config{Name: "srv", Kind: kind, URL: "http://test.invalid", HTTP: providertest.Client(t, r)}
 	for _, s := range secrets {
 		cfg.Keys = append(cfg.Keys, providers.Key{Name: strings.ToUpper(s), Secret: func() string { return s }})
@@ -78,7 +79,9 @@ func (r *rig) sees(want ...string) {
 func (r *rig) ask() error { return r.askWith(r.Context(), providers.Limits{}) }
 
 func (r *rig) askWith(ctx context.Context, lim providers.Limits) error {
-	_, err := r.Generate(ctx, chatRequest(lim), func([]byte) error { return nil })
+	req := chatRequest(lim)
+	req.Model = r.model
+	_, err := r.Generate(ctx, req, func([]byte) error { return nil })
 	return err
 }
 
@@ -128,10 +131,12 @@ func (r *rig) isClosed() {
 func later(d time.Duration) { <-time.After(d) }
 
 func whole(w http.ResponseWriter, _ *http.Request) {
-	_, _ = io.WriteString(w, oneChunk+"data: [DONE]\n\n")
+	_, _ = io.WriteString(w, oneChunk+lastChunk)
 }
 
 const oneChunk = `data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}` + "\n\n"
+
+const lastChunk = `data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\ndata: [DONE]\n\n"
 
 // says returns a handler that answers with a status, headers "Name: value", and a
 // body.

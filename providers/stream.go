@@ -38,6 +38,8 @@ type watch struct {
 	name    string
 	between time.Duration
 	begun   bool
+	waits   bool   // for the next chunk, with the limit running
+	began   func() // called with the first chunk; nil: nobody wants to know
 }
 
 // newWatch begins to watch a run and returns the run's context. stop must be
@@ -66,21 +68,44 @@ func (w *watch) headers() {
 	}
 }
 
-// chunk says that a chunk has come.
+// chunk says that a chunk has come. The limit to the next one begins when somebody
+// waits for it: what the caller does with this one takes its own time.
 func (w *watch) chunk() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.waits = false
+	if !w.begun {
+		w.begun, w.timer = true, nil
+		if w.began != nil {
+			w.began()
+		}
+	}
+}
+
+// wait says that the next chunk is waited for.
+func (w *watch) wait() {
 	switch {
-	case !w.begun:
-		w.begun = true
-		if w.timer != nil {
-			w.timer.Stop()
-			w.timer = nil
-		}
-		if w.between > 0 {
-			w.timer = w.limit(w.between, schemas.Errorf(schemas.StreamBroken, "%s: no further chunk within the limit of %s (between_chunks)", w.name, w.between))
-		}
-	case w.timer != nil:
+	case !w.begun || w.waits || w.between == 0:
+		return
+	case w.timer == nil:
+		w.timer = w.limit(w.between, schemas.Errorf(schemas.StreamBroken, "%s: no further chunk within the limit of %s (between_chunks)", w.name, w.between))
+	default:
 		w.timer.Reset(w.between)
 	}
+	w.waits = true
+}
+
+// A watched body says when it is waited for.
+type watched struct {
+	io.Reader
+	w *watch
+}
+
+// Read implements io.Reader.
+func (b *watched) Read(p []byte) (int, error) {
+	b.w.wait()
+	return b.Reader.Read(p)
 }
 
 func (w *watch) stop() {
@@ -98,50 +123,59 @@ func (s *server) stream(ctx context.Context, req Request, target string, body []
 	defer s.flights.enter(req.Model)()
 	runCtx, w := newWatch(ctx, s.name, req.Limits)
 	defer w.stop()
-	resp, use, err := s.ask(runCtx, target, body)
+	resp, use, err := s.ask(runCtx, req.Model, target, body)
 	if err != nil {
 		return verdict(ctx, runCtx, err)
 	}
 	defer resp.Body.Close()
 	w.headers()
+	w.began = use.began
 	r, ok := s.readers.Get().(*bufio.Reader)
 	if !ok {
 		r = bufio.NewReaderSize(nil, readerSize)
 	}
-	r.Reset(resp.Body)
+	r.Reset(&watched{resp.Body, w})
 	defer func() {
 		r.Reset(nil)
 		s.readers.Put(r)
 	}()
 	if err := read(r, w.chunk); err != nil {
-		known := s.broken(ctx, runCtx, err)
-		if _, mine := errors.AsType[*emitError](err); !mine {
-			err = known
-		}
-		use.done(outcome(runCtx, err))
-		return known
+		return s.concluded(ctx, runCtx, use, err)
 	}
 	use.done(nil)
 	w.drain(r)
 	return nil
 }
 
-// once sends the body of a request to target and returns the whole answer.
-func (s *server) once(ctx context.Context, req Request, target string, body []byte) ([]byte, error) {
+// concluded takes in that a run ended with an error, and returns the one to return.
+// What the caller's emit said is nothing about the server.
+func (b *backend) concluded(ctx, runCtx context.Context, use *use, err error) error {
+	known := b.broken(ctx, runCtx, err)
+	if _, mine := errors.AsType[*emitError](err); !mine {
+		err = known
+	}
+	use.done(outcome(runCtx, err))
+	return known
+}
+
+// once sends the body of a request to target and has read take the whole answer.
+func (s *server) once(ctx context.Context, req Request, target string, body []byte, read func(raw []byte) (Answer, error)) (Answer, error) {
 	defer s.flights.enter(req.Model)()
 	runCtx, w := newWatch(ctx, s.name, req.Limits)
 	defer w.stop()
-	resp, use, err := s.ask(runCtx, target, body)
+	resp, use, err := s.ask(runCtx, req.Model, target, body)
 	if err != nil {
-		return nil, verdict(ctx, runCtx, err)
+		return Answer{}, verdict(ctx, runCtx, err)
 	}
 	w.headers()
 	raw, err := s.readAll(runCtx, resp)
 	if err != nil {
-		err = verdict(ctx, runCtx, err)
+		use.done(outcome(runCtx, err))
+		return Answer{}, verdict(ctx, runCtx, err)
 	}
-	use.done(outcome(runCtx, err))
-	return raw, err
+	a, err := read(raw)
+	use.done(err)
+	return a, err
 }
 
 // drain reads what follows the final marker, so that the connection can serve the
@@ -150,6 +184,7 @@ func (w *watch) drain(r io.Reader) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
+	w.between = 0
 	late := time.AfterFunc(drainTime, func() { w.cancel(nil) })
 	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, r, drainBytes) // the answer is whole, whatever happens here
