@@ -21,11 +21,14 @@ type answer struct {
 	usage   []byte
 	pieces  int // chunks that brought text
 
+	ended bool // some choice is finished
+
 	stopsAtTools, saysNoReason bool // as the quirks say
 
 	// Of the newest chunk.
 	edits   []edit // what OpenAI would have written
 	told    bool   // it brought usage
+	news    bool   // it says that a choice is finished which was not, or for another reason
 	repeats bool   // it only says once more that a choice is finished
 	out     []byte
 }
@@ -35,7 +38,8 @@ type choice struct {
 	index    int
 	chat     bool // has a message, rather than a text
 	role     []byte
-	texts    []member // strings that grow, without quotes: content, reasoning_content, text…
+	text     []byte   // of a completion, without quotes; nil: none
+	texts    []member // strings of its message that grow, without quotes: content, reasoning_content…
 	tools    []tool
 	lists    []member // arrays of its message that grow, without brackets: thinking_blocks…
 	logprobs []member // arrays that grow, without brackets
@@ -56,8 +60,11 @@ type tool struct {
 // "error" where that is what the chunk says it is: old versions of vLLM do.
 func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	s := scanner{b: chunk}
-	before := a.pieces
-	a.edits, a.repeats, a.told = a.edits[:0], false, false
+	before, parts := a.pieces, 0
+	a.edits, a.repeats, a.told, a.news = a.edits[:0], false, false, false
+	if a.ended {
+		parts = a.parts()
+	}
 	s.enter('{')
 	for slot := 0; ; slot++ {
 		k, ok := s.key()
@@ -90,8 +97,23 @@ func (a *answer) add(chunk []byte) (failure []byte, err error) {
 	if a.pieces > before {
 		a.pieces = before + 1
 	}
-	a.repeats = a.repeats && a.pieces == before && !a.told
+	a.repeats = a.repeats && !a.news && a.pieces == before && !a.told && a.parts() == parts
 	return failure, nil
+}
+
+// parts counts what came beside text and usage.
+func (a *answer) parts() int {
+	n := len(a.members)
+	for i := range a.choices {
+		c := &a.choices[i]
+		n += len(c.others) + len(c.extra) + len(c.tools)
+		for _, list := range [][]member{c.lists, c.logprobs} {
+			for _, m := range list {
+				n += len(m.value)
+			}
+		}
+	}
+	return n
 }
 
 func isNull(v []byte) bool { return len(v) == 4 && v[0] == 'n' }
@@ -165,7 +187,7 @@ func (a *answer) addChoice(s *scanner) {
 			c.chat = true
 			a.addDelta(s, c)
 		case "text":
-			a.addText(s, c, k)
+			a.addPlain(s, c)
 		case "finish_reason":
 			a.addFinish(s, c)
 		case "logprobs":
@@ -200,6 +222,22 @@ func (a *answer) choice(index int) *choice {
 		a.choices = slices.Insert(a.choices, i, choice{index: index})
 	}
 	return &a.choices[i]
+}
+
+// addPlain takes a piece of a completion's text.
+func (a *answer) addPlain(s *scanner, c *choice) {
+	if s.peek() != '"' {
+		s.value()
+		return
+	}
+	text := s.str()
+	if len(text) > 0 {
+		a.pieces++
+	}
+	if c.text == nil {
+		c.text = []byte{}
+	}
+	c.text = append(c.text, text...)
 }
 
 // addText takes a piece of a string that grows. What is no string is skipped.

@@ -61,6 +61,44 @@ func TestAnAnswerEndsOnce(t *testing.T) {
 	}
 }
 
+// What says something new is no repetition, whatever else it says again.
+func TestNothingNewIsLost(t *testing.T) {
+	const finished = `{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}`
+	for _, more := range []string{
+		`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"},{"index":1,"delta":{},"finish_reason":"length"}]}`,
+		`{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}`,
+		`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"timings":{"predicted_n":1}}`,
+		`{"choices":[{"index":0,"delta":{"annotations":[1]},"finish_reason":"stop"}]}`,
+		`{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c"}]},"finish_reason":"stop"}]}`,
+		`{"choices":[{"index":0,"delta":{},"logprobs":{"content":[1]},"finish_reason":"stop"}]}`,
+	} {
+		if chunks, _ := relayed(t, finished, more, more); len(chunks) != 2 && !strings.Contains(more, "[1]") {
+			t.Errorf("%s comes out as %q", more, chunks)
+		} else if len(chunks) < 2 {
+			t.Errorf("%s is lost", more)
+		}
+	}
+}
+
+// Together's completions have a delta, too.
+func TestCompletionWithDelta(t *testing.T) {
+	var a answer
+	for _, e := range []string{
+		`{"object":"completion.chunk","choices":[{"index":0,"text":" A","delta":{"token_id":1,"role":"assistant","content":" A"}}]}`,
+		`{"object":"completion.chunk","choices":[{"index":0,"text":"B","delta":{"content":"B"},"finish_reason":"eos"}]}`,
+	} {
+		if _, err := a.add([]byte(e)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if whole := string(a.whole(schemas.Completion, 4).Body); !strings.Contains(whole, `"text":" AB"`) || strings.Contains(whole, "message") {
+		t.Error(whole)
+	}
+	if whole := string(a.whole(schemas.Chat, 4).Body); !strings.Contains(whole, `"content":" AB"`) || strings.Contains(whole, `"text"`) {
+		t.Error(whole)
+	}
+}
+
 func TestEmbeddingsInOrder(t *testing.T) {
 	b := newBackend("test", nil, false)
 	for _, c := range []struct{ request, answer, want string }{

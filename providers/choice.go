@@ -208,9 +208,9 @@ func appendString(out, key, text []byte) []byte {
 func (c *choice) append(out []byte, kind schemas.Kind) []byte {
 	out = append(out, `{"index":`...)
 	out = strconv.AppendInt(out, int64(c.index), 10)
-	if kind == schemas.Completion && !c.chat {
+	if kind == schemas.Completion && (c.text != nil || !c.chat) {
 		out = append(out, `,"text":"`...)
-		out = append(append(out, c.text("text")...), '"')
+		out = append(append(out, c.text...), '"')
 	} else {
 		out = append(out, `,"message":`...)
 		out = c.appendMessage(out)
@@ -233,15 +233,6 @@ func (c *choice) reason() []byte {
 	default:
 		return []byte(`"stop"`)
 	}
-}
-
-func (c *choice) text(key string) []byte {
-	for _, t := range c.texts {
-		if string(t.key) == key {
-			return t.value
-		}
-	}
-	return nil
 }
 
 func (c *choice) appendMessage(out []byte) []byte {

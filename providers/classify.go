@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ const maxMessage = 2 << 10
 type complaint struct {
 	status  int    // of HTTP, or of the body where HTTP said 200
 	message string // as the server wrote it
-	text    string // message, type and codes in lower case: what rules look at
+	codes   string // its type and codes, in lower case
+	text    string // the message, without what it quotes, and codes, in lower case
 	param   string
 	retry   time.Duration // after which the body says to try again
 }
@@ -33,6 +35,11 @@ type rule struct {
 	code   schemas.Code
 }
 
+// codeOnly stands before words that are looked for in a complaint's type and codes
+// alone: a message may repeat what the caller wrote, such as the name of a tool, and
+// that must not cost a key its rest.
+const codeOnly = "code:"
+
 // The rules, in order: the first that fits decides. Words are of real errors of
 // real servers, as no server has codes for everything.
 var rules = []rule{
@@ -43,12 +50,14 @@ var rules = []rule{
 	// Money. It comes with 429 and would pass for a rate limit.
 	{[]int{402}, nil, schemas.QuotaExhausted},
 	{[]int{400}, []string{"reached your specified api usage limits", "reached your specified workspace api usage limits"}, schemas.QuotaExhausted}, // Anthropic has no type for it
-	{nil, []string{"insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded", "quota_exceeded", "billing", "servicequotaexceeded", "exceeded your current quota", "budget_exceeded"}, schemas.QuotaExhausted},
+	{[]int{400}, []string{"credit balance is too low"}, schemas.QuotaExhausted},
+	{nil, []string{"code:insufficient_quota", "code:credit_balance", "code:spend_limit", "code:usage_limit_exceeded", "code:quota_exceeded", "code:billing", "code:servicequotaexceeded", "code:budget_exceeded"}, schemas.QuotaExhausted},
+	{[]int{429}, []string{"exceeded your current quota"}, schemas.QuotaExhausted},
 
 	{nil, []string{
 		"exceed_context_size", "context_length_exceeded", "maximum context length", "longer than the context", "longer than the model's context", "greater than the context length", "exceeds the context length", "exceeds the available context", "input is too long",
 		"context size has been exceeded", "n_keep", "context length of only", // LM Studio
-		"is too large to process", "inputs` tokens + `max_new_tokens`", "`inputs` must have less than", "prompt is too long", "exceed context limit",
+		"is too large to process", "`` tokens + `` must be", "`` must have less than", "prompt is too long", "exceed context limit",
 		"maximum number of tokens allowed",
 	}, schemas.ContextOverflow},
 
@@ -57,7 +66,8 @@ var rules = []rule{
 		"vk_error_out_of_device_memory", "erroroutofmemory", "requires more system memory", "signal: killed",
 	}, schemas.OutOfMemory},
 
-	{nil, []string{"content_filter", "content_policy", "content management policy", "content filtering policy", "guardrail", "moderation_blocked", "violating our usage policy"}, schemas.ContentFiltered},
+	{nil, []string{"code:content_filter", "code:content_policy", "code:guardrail", "code:moderation_blocked"}, schemas.ContentFiltered},
+	{[]int{4, 200}, []string{"content management policy", "content filtering policy", "violating our usage policy"}, schemas.ContentFiltered},
 
 	{[]int{529}, nil, schemas.Overloaded},
 	{[]int{429, 5, 200}, []string{"overloaded", "server busy", "slow_down", "maximum pending requests", "no slot available", "at capacity"}, schemas.Overloaded},
@@ -66,17 +76,19 @@ var rules = []rule{
 
 	{[]int{429}, []string{"request too large for"}, schemas.Unsupported}, // more tokens than the key has in a minute
 	{[]int{429}, nil, schemas.RateLimited},
-	{nil, []string{"rate_limit", "throttl", "resource_exhausted", "concurrency_limit"}, schemas.RateLimited},
+	{nil, []string{"code:rate_limit", "code:throttl", "code:resource_exhausted", "code:concurrency_limit"}, schemas.RateLimited},
 	{[]int{499}, nil, schemas.Cancelled},
 	{[]int{401}, nil, schemas.Auth},
-	{[]int{200, 400}, []string{"authentication_error", "invalid_api_key", "invalid api key", "api_key_invalid"}, schemas.Auth},
+	{[]int{200, 400}, []string{"code:authentication_error", "code:invalid_api_key", "code:api_key_invalid"}, schemas.Auth},
+	{[]int{200, 400}, []string{"invalid api key", "api key not valid"}, schemas.Auth},
 	{[]int{403}, []string{"unrecognizedclient", "expiredtoken"}, schemas.Auth},
 	{[]int{403}, []string{"invalidsignature", "incompletesignature", "missingauthenticationtoken", "make sure your api key is valid"}, schemas.Auth}, // AWS
 	{[]int{400}, []string{"notauthorized", "accessdenied"}, schemas.Permission},
 	{[]int{403}, nil, schemas.Permission},
 
 	// What is missing is the model, the path or the caller's naming of a model.
-	{nil, []string{"no model id could be identified", "model is required", "model name is missing", "key '"}, schemas.InvalidRequest},
+	{nil, []string{"no model id could be identified", "model is required", "model name is missing"}, schemas.InvalidRequest},
+	{[]int{200, 400}, []string{"key '"}, schemas.InvalidRequest},
 	{[]int{4, 200}, []string{"file not found", "page not found", "resource not found", "method not allowed", "unexpected endpoint", "unknownoperation", "not supported in the v1/", "supported on this route"}, schemas.Unsupported},
 	{[]int{404}, nil, schemas.ModelNotFound},
 	{[]int{400, 200}, []string{"model_not_found", "model_not_available", "model not found", "not a valid model id", "invalid model name passed", "model is not found", "no router for requested model", "no models loaded", "' not found", "\" not found"}, schemas.ModelNotFound},
@@ -100,7 +112,7 @@ var rules = []rule{
 func classify(status int, header http.Header, body []byte, now time.Time) *schemas.Error {
 	c := readComplaint(status, body)
 	if kind, _, _ := strings.Cut(header.Get("X-Amzn-Errortype"), ":"); kind != "" {
-		c.text += " " + strings.ToLower(kind)
+		c.mark(kind)
 	}
 	code := schemas.UpstreamError
 	for _, r := range rules {
@@ -127,11 +139,33 @@ func (r *rule) fits(c *complaint) bool {
 		return fits
 	}
 	for _, w := range r.words {
-		if strings.Contains(c.text, w) {
+		in, text := w, c.text
+		if code, ok := strings.CutPrefix(w, codeOnly); ok {
+			in, text = code, c.codes
+		}
+		if strings.Contains(text, in) {
 			return true
 		}
 	}
 	return false
+}
+
+// mark adds one of the complaint's codes.
+func (c *complaint) mark(code string) {
+	c.codes += " " + strings.ToLower(code)
+	c.text += " " + strings.ToLower(code)
+}
+
+// quotes are what a message quotes: often a piece of the request. An apostrophe in a
+// word begins none.
+var quotes = regexp.MustCompile("(^|[\\s(\\[{:=,])('[^']*'|\"[^\"]*\"|`[^`]*`)")
+
+// unquoted takes out what a message quotes.
+func unquoted(message string) string {
+	return quotes.ReplaceAllStringFunc(message, func(q string) string {
+		end := q[len(q)-1:]
+		return q[:strings.Index(q, end)] + end + end
+	})
 }
 
 // readComplaint reads an error's body: an object with "error" as an object, a
@@ -153,14 +187,14 @@ func readComplaint(status int, body []byte) complaint {
 			c.status = n
 		}
 	}
-	c.text = strings.ToLower(c.message)
+	c.text = strings.ToLower(unquoted(c.message))
 	for _, key := range []string{"type", "code", "status", "error_type", "__type"} {
 		if t := firstText(fields, key); t != "" {
-			c.text += " " + strings.ToLower(t)
+			c.mark(t)
 		}
 	}
 	if details, ok := fields["details"]; ok {
-		c.text += " " + strings.ToLower(string(details[:min(len(details), maxMessage)]))
+		c.mark(string(details[:min(len(details), maxMessage)]))
 		c.retry = max(c.retry, retryInfo(details))
 	}
 	c.readRouter(fields)
@@ -225,9 +259,9 @@ func (c *complaint) readRouter(fields map[string]json.RawMessage) {
 		Patterns  json.RawMessage `json:"patterns"`
 	}
 	if json.Unmarshal(fields["metadata"], &more) == nil {
-		c.text += " " + strings.ToLower(more.ErrorType)
+		c.mark(more.ErrorType)
 		if given(more.Reasons) || given(more.Patterns) {
-			c.text += " content_filter"
+			c.mark("content_filter")
 		}
 	}
 	var availability struct {
@@ -235,7 +269,7 @@ func (c *complaint) readRouter(fields map[string]json.RawMessage) {
 		RetryAfter float64 `json:"retry_after"`
 	}
 	if json.Unmarshal(fields["availability"], &availability) == nil {
-		c.text += " " + strings.ToLower(availability.Code)
+		c.mark(availability.Code)
 		c.retry = max(c.retry, seconds(availability.RetryAfter))
 	}
 }

@@ -66,6 +66,16 @@ func TestClassify(t *testing.T) {
 		{400, `{"message":"Input is too long for requested model.","__type":"ValidationException"}`, schemas.ContextOverflow},
 		{400, `{"message":"x","__type":"ServiceQuotaExceededException"}`, schemas.QuotaExhausted},
 		{429, `{"message":"x","__type":"ModelNotReadyException"}`, schemas.ModelLoading},
+		// what a caller wrote, and a server repeats
+		{400, `{"error":{"message":"Invalid schema for response_format 'billing_address': no","type":"invalid_request_error"}}`, schemas.InvalidRequest},
+		{400, `{"error":{"message":"Invalid function get_rate_limit: no","type":"invalid_request_error"}}`, schemas.InvalidRequest},
+		{400, `{"error":{"message":"'throttled' is no tool","type":"invalid_request_error"}}`, schemas.InvalidRequest},
+		{400, `{"error":{"message":"Unknown parameter: set_invalid_api_key","type":"invalid_request_error"}}`, schemas.InvalidRequest},
+		{404, `{"error":{"message":"The model billing-bot does not exist","type":"invalid_request_error","code":"model_not_found"}}`, schemas.ModelNotFound},
+		{500, `{"error":{"message":"missing key 'foo' in a template","type":"server_error"}}`, schemas.UpstreamError},
+		{500, `{"error":{"message":"moderation guardrails service failed","type":"server_error"}}`, schemas.UpstreamError},
+		{429, `{"error":{"message":"Rate limit reached on tokens per minute. Upgrade at https://console.groq.com/settings/billing","type":"tokens","code":"rate_limit_exceeded"}}`, schemas.RateLimited},
+		{400, `{"error":{"message":"This model's maximum context length is 4096 tokens. You can't ask for more.","type":"invalid_request_error"}}`, schemas.ContextOverflow},
 		// anybody
 		{502, ``, schemas.UpstreamError},
 		{504, `<html>gateway timeout</html>`, schemas.UpstreamError},

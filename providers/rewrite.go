@@ -55,7 +55,11 @@ func (a *answer) addFinish(s *scanner, c *choice) {
 		a.edit(s, said, reason)
 		said = []byte(reason)
 	}
-	a.repeats = a.repeats || bytes.Equal(c.finish, said)
+	if bytes.Equal(c.finish, said) {
+		a.repeats = true
+		return
+	}
+	a.news, a.ended = true, true
 	c.finish = append(c.finish[:0], said...)
 }
 
