@@ -133,7 +133,7 @@ func (r *anthropicRun) chunk(data []byte) ([]byte, error) {
 		r.tokens.take(e.usage)
 		return r.finish(e.delta), nil
 	case "message_stop":
-		if r.out == nil {
+		if !r.answer.finished() {
 			return nil, io.EOF // an answer says at least why it ends
 		}
 		r.done = true

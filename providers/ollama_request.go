@@ -2,6 +2,7 @@ package providers
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/ollama/ollama/api"
@@ -25,7 +26,8 @@ var ollamaWords = map[string]translator{
 	"parallel_tool_calls": only("true"), "service_tier": only(`"auto"`, `"default"`), "modalities": only(`["text"]`),
 	"functions": only("[]"), "function_call": only(`"none"`, `"auto"`), "encoding_format": only(`"float"`),
 
-	"options": options, "keep_alive": pass, "think": pass, "format": pass, "truncate": pass, "shift": pass,
+	"options": options, "keep_alive": drop, // how long a model stays is not for one job to say
+	"think": pass, "format": pass, "truncate": pass, "shift": pass,
 	"raw": pass, "system": pass, "template": pass, "context": pass, "images": pass,
 }
 
@@ -89,6 +91,10 @@ func limit(t *translation, name string, raw json.RawMessage) error {
 	return option(t, "num_predict", raw)
 }
 
+// ofLoads are the options that say how a model is loaded. A job that brings others
+// than the model has makes Ollama load it again, for all that run on it.
+var ofLoads = []string{"num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap", "use_mlock", "low_vram", "vocab_only", "f16_kv", "logits_all"}
+
 // options are Ollama's own, for callers that know what they speak to. They win
 // over what they stand for in OpenAI's request.
 func options(t *translation, name string, raw json.RawMessage) error {
@@ -99,6 +105,9 @@ func options(t *translation, name string, raw json.RawMessage) error {
 	for k, v := range given {
 		if k == "num_predict" && string(v) == "0" {
 			return wrong("options.num_predict", "must not be 0, which Ollama takes for no limit")
+		}
+		if slices.ContainsFunc(ofLoads, func(o string) bool { return strings.EqualFold(o, k) }) {
+			return t.unsupported("options."+k, " for one job: the model would be loaded anew, with other memory")
 		}
 		t.options[k] = v
 	}

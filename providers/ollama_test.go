@@ -20,7 +20,7 @@ func TestToOllama(t *testing.T) {
 		},
 		{
 			schemas.Chat, `{"messages":[{"role":"developer","content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAEC"}}]}],"keep_alive":"1h"}`,
-			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}],"keep_alive":"1h"}`,
+			`{"messages":[{"role":"system","content":"a","images":["AAEC"]}]}`,
 		},
 		{
 			schemas.Chat, `{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c","function":{"name":"f","arguments":"{\"b\":1,\"a\":2}"}}]},{"role":"tool","tool_call_id":"c","content":"3"}],"tools":[1],"tool_choice":"auto"}`,
@@ -31,8 +31,8 @@ func TestToOllama(t *testing.T) {
 			`{"messages":[{"role":"user","content":"hi"}],"format":{"type":"object"},"think":"low"}`,
 		},
 		{
-			schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_object"},"reasoning":{"effort":"none"},"n":1,"logprobs":false,"options":{"num_ctx":9,"temperature":1},"temperature":0}`,
-			`{"messages":[{"role":"user","content":"hi"}],"format":"json","think":false,"options":{"num_ctx":9,"temperature":1}}`,
+			schemas.Chat, `{"messages":[{"role":"user","content":"hi"}],"response_format":{"type":"json_object"},"reasoning":{"effort":"none"},"n":1,"logprobs":false,"options":{"top_k":9,"temperature":1},"temperature":0}`,
+			`{"messages":[{"role":"user","content":"hi"}],"format":"json","think":false,"options":{"top_k":9,"temperature":1}}`,
 		},
 		{schemas.Completion, `{"prompt":["hi"],"suffix":"s"}`, `{"prompt":"hi","suffix":"s"}`},
 		{schemas.Embedding, `{"input":["a","b"],"dimensions":3,"encoding_format":"float"}`, `{"input":["a","b"],"dimensions":3}`},
@@ -70,6 +70,7 @@ func TestOllamaRefuses(t *testing.T) {
 		{schemas.Chat, `{` + messages + `,"max_tokens":0}`, schemas.InvalidRequest, "max_tokens"},
 		{schemas.Chat, `{` + messages + `,"max_completion_tokens":"x"}`, schemas.InvalidRequest, "max_completion_tokens"},
 		{schemas.Chat, `{` + messages + `,"options":{"num_predict":0}}`, schemas.InvalidRequest, "options.num_predict"},
+		{schemas.Chat, `{` + messages + `,"options":{"NUM_CTX":9}}`, schemas.Unsupported, "options.NUM_CTX"},
 		{schemas.Chat, `{` + messages + `,"n":2}`, schemas.Unsupported, "n"},
 		{schemas.Chat, `{` + messages + `,"x":[1]}`, schemas.Unsupported, "x"},
 		{schemas.Chat, `{` + messages + `,"parallel_tool_calls":false}`, schemas.Unsupported, "parallel_tool_calls"},

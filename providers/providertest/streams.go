@@ -40,6 +40,7 @@ func streams(k *Kind, prove prover) {
 	prove("first token limit", "", firstToken)
 	prove("between chunks limit", "", betweenChunks)
 	prove("slow but steady", "", steady)
+	prove("a caller that takes its time", "", slowCaller)
 	prove("retry after", "", retryAfter)
 	if k.Serve == nil {
 		prove("cut at every byte", "", everyByte)
@@ -401,6 +402,18 @@ func steady(t *testing.T, r *rig) {
 		r.Dialect.send(r.Dialect.End)(w, req)
 	})
 	wantWhole(t, strings.Repeat("a", 15), text, a, err)
+}
+
+// slowCaller: the limit between chunks is the server's, and not its caller's.
+func slowCaller(t *testing.T, r *rig) {
+	p := r.serve(r.Dialect.send(r.Dialect.stream("abc")))
+	_, err := p.Generate(t.Context(), request(providers.Limits{BetweenChunks: limit}), func([]byte) error {
+		<-time.After(2 * limit)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func retryAfter(t *testing.T, r *rig) {
