@@ -80,7 +80,7 @@ func (b *backend) relay(next func() ([]byte, error), a *answer, chunk func(), em
 		case failure != nil, a.failed() && bytes.Contains(data, []byte(`"error":`)): // in a choice: OpenRouter's
 			return b.failure(http.StatusOK, nil, data)
 		case a.failed():
-			return schemas.Errorf(schemas.UpstreamError, "%s: the server gave up on the answer: %.200s", b.name, data)
+			return schemas.Errorf(schemas.UpstreamError, "%s: the server gave up on the answer: %.200s", b.name, b.keys.redact(string(data)))
 		case a.repeats:
 			continue
 		}
