@@ -124,6 +124,7 @@ var kindsByType = map[string][]schemas.Kind{
 // /health is never asked: that runs every model once.
 type LiteLLM struct {
 	*OpenAI
+	known last[[]json.RawMessage] // a deployment each
 }
 
 // A deployment is a model that a LiteLLM proxy knows by a name. Several may have
@@ -147,13 +148,16 @@ func (p *LiteLLM) Models(ctx context.Context) ([]Model, error) {
 		return nil, err
 	}
 	list = slices.DeleteFunc(list, func(l listed) bool { return strings.Contains(l.ID, "*") }) // a pattern, for what it does not know
+	short, stop := aside(ctx)
+	defer stop()
 	var known struct {
 		Data []json.RawMessage `json:"data"`
 	}
-	if err := p.call(ctx, http.MethodGet, p.v1+"/model/info", nil, &known); err != nil && ctx.Err() != nil {
-		return nil, err
+	err = p.call(short, http.MethodGet, p.v1+"/model/info", nil, &known)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	for _, raw := range known.Data {
+	for _, raw := range p.known.learn(known.Data, err) {
 		var d deployment
 		if json.Unmarshal(raw, &d) != nil {
 			continue

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -126,18 +127,22 @@ func llamaServerKind() providertest.Kind {
 // A llamaRouterServer loads and unloads as llama-server's router does: it answers
 // at once, and is done when it is asked for the third time.
 type llamaRouterServer struct {
-	mu    sync.Mutex // guards what follows
-	state string
-	next  string
-	asked int
+	metered bool // has /metrics
+
+	mu     sync.Mutex // guards what follows
+	state  string
+	next   string
+	asked  int
+	orders []string
 }
 
 func (s *llamaRouterServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	body, _ := io.ReadAll(r.Body)
-	order := func(from, now, next, complaint string) {
-		if s.state != from {
+	order := func(from []string, now, next, complaint string) {
+		s.orders = append(s.orders, r.URL.Path)
+		if !slices.Contains(from, s.state) {
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprintf(w, `{"error":{"code":400,"message":%q,"type":"invalid_request_error"}}`, complaint)
 			return
@@ -152,9 +157,15 @@ func (s *llamaRouterServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, `{"data":[{"id":"one","object":"model","owned_by":"llamacpp","created":1763875930,"status":{"value":%q,"args":["llama-server","--host","127.0.0.1","--ctx-size","1024","--parallel","2","--alias","one"]},"architecture":{"input_modalities":["text","image"],"output_modalities":["text"]}}],"object":"list"}`, s.state)
 	case "POST /models/load":
-		order("unloaded", "loading", "loaded", "model is already running")
+		order([]string{"unloaded"}, "loading", "loaded", "model is already running")
 	case "POST /models/unload":
-		order("loaded", "loaded", "unloaded", "model is not running")
+		order([]string{"loaded", "sleeping"}, s.state, "unloaded", "model is not running")
+	case "GET /metrics":
+		if !s.metered {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, "llamacpp:requests_processing 1\nllamacpp:requests_deferred 3\n")
 	case "GET /slots":
 		if s.state != "loaded" || r.URL.Query().Get("model") != "one" {
 			w.WriteHeader(http.StatusBadRequest)

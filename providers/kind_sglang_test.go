@@ -53,6 +53,9 @@ func (s *sglangServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, s.gauges())
 	case path == "/release_memory_occupation" || path == "/resume_memory_occupation":
 		s.order(w, path, string(body))
+	case route == "POST /v1/completions":
+		fmt.Fprint(w, "data: {\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+		s.dead = s.dead || s.released
 	case path == "/health":
 		panic("it would generate")
 	default:

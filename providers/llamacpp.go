@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -21,7 +21,9 @@ const pollEvery = 50 * time.Millisecond
 // for as long as it runs.
 type LlamaServer struct {
 	*OpenAI
-	embeds sync.Map // model → bool: what it said when it was last awake
+	own    last[props]
+	embeds atomic.Bool // it runs with --embeddings, as it said when it was last asked
+	asked  atomic.Bool // whether it does, since it was last gone
 }
 
 // props is what llama-server says of itself.
@@ -58,73 +60,102 @@ func (p *props) abilities() []Ability {
 }
 
 // Models implements Provider. It also asks for the slots, and the context that
-// each of them has.
+// each of them has. A server that sleeps gave its memory back; a request wakes it.
 func (p *LlamaServer) Models(ctx context.Context) ([]Model, error) {
 	models, err := p.OpenAI.Models(ctx)
+	short, stop := aside(ctx)
+	defer stop()
+	var now props
+	var failed error
+	if err == nil {
+		now, failed = p.props(short)
+		if failed != nil && schemas.AsError(failed).Code == schemas.ModelLoading {
+			err = failed // some versions list their model while they load it
+		}
+	}
 	if err != nil {
+		p.asked.Store(false) // when it is back, it may be another
 		return nil, err
 	}
-	var own props
-	if err := p.call(ctx, http.MethodGet, p.root+"/props", nil, &own); err != nil {
-		if code := schemas.AsError(err).Code; ctx.Err() != nil || code == schemas.Unreachable || code == schemas.ModelLoading {
-			return nil, err // some versions list their model while they load it
-		}
-		return models, nil // props may be switched off
+	own := p.own.learn(now, failed) // props may be switched off
+	if failed == nil && !own.Sleeping {
+		p.askEmbeds(short)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	for i := range models {
-		models[i].Slots, models[i].Abilities = own.TotalSlots, own.abilities()
-		if own.Defaults.Ctx > 0 {
-			models[i].Context = own.Defaults.Ctx
-		}
-		if own.Pooling != "" && own.Pooling != "none" && !slices.Contains(models[i].Kinds, schemas.Embedding) {
-			models[i].Kinds = append(models[i].Kinds, schemas.Embedding)
-		}
-		if p.onlyEmbeds(ctx, models[i].Name, &own) {
+		own.describe(&models[i])
+		if p.embeds.Load() {
 			models[i].Kinds = []schemas.Kind{schemas.Embedding}
 		}
 	}
 	return models, nil
 }
 
-// onlyEmbeds reports whether the server runs with --embeddings. It shows only in
-// how it turns a request down that has no input, before the model sees any of it.
-// A server that sleeps is not asked: it would wake.
-func (p *LlamaServer) onlyEmbeds(ctx context.Context, model string, own *props) bool {
-	if own.Sleeping {
-		known, _ := p.embeds.Load(model)
-		embeds, ok := known.(bool)
-		return ok && embeds
+func (p *LlamaServer) props(ctx context.Context) (own props, err error) {
+	err = p.call(ctx, http.MethodGet, p.root+"/props", nil, &own)
+	return own, err
+}
+
+// describe adds what the server says of itself to its model.
+func (p *props) describe(m *Model) {
+	m.Slots = p.TotalSlots
+	if can := p.abilities(); can != nil {
+		m.Abilities = can
+	}
+	if p.Sleeping {
+		m.State = schemas.Installed
+	}
+	if p.Defaults.Ctx > 0 {
+		m.Context = p.Defaults.Ctx
+	}
+	if p.Pooling != "" && p.Pooling != "none" && !slices.Contains(m.Kinds, schemas.Embedding) {
+		m.Kinds = append(m.Kinds, schemas.Embedding)
+	}
+}
+
+// askEmbeds asks whether the server runs with --embeddings. It shows only in how it
+// turns a request down that has no input, before the model sees any of it. Such a
+// request would wake a server that sleeps, and keep one awake that is to: it is made
+// once.
+func (p *LlamaServer) askEmbeds(ctx context.Context) {
+	if p.asked.Load() {
+		return
 	}
 	err := p.call(ctx, http.MethodPost, p.v1+"/embeddings", []byte("{}"), nil)
-	embeds := err != nil && schemas.AsError(err).Code == schemas.InvalidRequest
-	p.embeds.Store(model, embeds)
-	return embeds
+	if ctx.Err() == nil {
+		p.embeds.Store(err != nil && schemas.AsError(err).Code == schemas.InvalidRequest)
+		p.asked.Store(true)
+	}
 }
 
 // Pressure implements PressureReporter. Only /metrics, which is off by default,
-// tells how many requests wait; /slots would wake a server that sleeps.
+// tells how many requests wait.
 func (p *LlamaServer) Pressure(ctx context.Context, _ string) (Pressure, error) {
-	var own props
-	if err := p.call(ctx, http.MethodGet, p.root+"/props", nil, &own); err != nil {
+	own, err := p.props(ctx)
+	switch {
+	case err != nil && !absent(err):
 		return Pressure{}, err
+	case own.Sleeping:
+		return Pressure{Slots: own.TotalSlots, KVUsed: -1}, nil
 	}
-	if own.Sleeping {
-		return Pressure{Waiting: 0, Slots: own.TotalSlots, KVUsed: -1}, nil
-	}
-	return p.busy(ctx, "")
+	return p.busy(ctx, "", own.TotalSlots)
 }
 
-// busy asks a llama-server how busy it is, a router with the query that names a
-// model.
-func (s *server) busy(ctx context.Context, query string) (Pressure, error) {
-	found, err := s.slots(ctx, s.root+"/slots"+query)
-	if err != nil {
+// busy asks a llama-server with so many slots how busy it is, a router with the
+// query that names a model. To ask for /slots is work that keeps a server from its
+// sleep, to ask for /metrics is not.
+func (s *server) busy(ctx context.Context, query string, slots int) (Pressure, error) {
+	m, err := s.metrics(ctx, s.root+"/metrics"+query)
+	running := m.sum("llamacpp:requests_processing", -1)
+	switch {
+	case err != nil && !absent(err):
 		return Pressure{}, err
+	case running < 0:
+		return s.slots(ctx, s.root+"/slots"+query)
 	}
-	if m, err := s.metrics(ctx, s.root+"/metrics"+query); err == nil {
-		found.Waiting = int(m.sum("llamacpp:requests_deferred", -1))
-	}
-	return found, nil
+	return Pressure{Running: int(running), Waiting: int(m.sum("llamacpp:requests_deferred", -1)), Slots: slots, KVUsed: -1}, nil
 }
 
 // slots reads how busy a llama-server is from its list of slots.
@@ -161,7 +192,7 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 		l := &list[i]
 		m := l.model()
 		if l.Status != nil {
-			m.Slots = l.Status.flag("--parallel", "-np")
+			m.Slots = l.Status.slots()
 			// --ctx-size is of all slots together, and no slot has more than the
 			// model was trained with, which is what is listed
 			if total := l.Status.flag("--ctx-size", "-c"); total > 0 && (l.Meta == nil || l.Meta.Ctx == 0) {
@@ -176,16 +207,34 @@ func (p *LlamaRouter) Models(ctx context.Context) ([]Model, error) {
 	return models, nil
 }
 
-// Load implements Loader.
+// Load implements Loader. A model that sleeps is unloaded first: the router takes no
+// other order for it.
 func (p *LlamaRouter) Load(ctx context.Context, model string) error {
-	err := p.order(ctx, "load", model)
+	again, err := p.load(ctx, model)
+	if !again {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(pollEvery):
+	}
+	_, err = p.load(ctx, model)
+	return err
+}
+
+// load has the router load a model. again means that the router held it already, and
+// does no more: what failed was not this load.
+func (p *LlamaRouter) load(ctx context.Context, model string) (again bool, err error) {
+	err = p.order(ctx, "load", model)
 	running := says(err, "already running", "already loaded")
 	if err != nil && !running {
 		if schemas.AsError(err).Code == schemas.Unsupported { // an unknown model's path is not found
-			return schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q to load", p.name, model)
+			err = schemas.Errorf(schemas.ModelNotFound, "%s: there is no model %q to load", p.name, model)
 		}
-		return err
+		return false, err
 	}
+	asleep := false
 	err = p.until(ctx, model, func(s *loadStatus) (bool, error) {
 		switch s.state() {
 		case schemas.Resident:
@@ -193,13 +242,17 @@ func (p *LlamaRouter) Load(ctx context.Context, model string) error {
 		case schemas.Loading:
 			return false, nil
 		default:
+			again, asleep = running || s.asleep(), s.asleep()
 			return true, p.loadFailure(model, s)
 		}
 	})
-	if running && err != nil && ctx.Err() == nil { // it has ended since: what failed was not this load
-		return p.Load(ctx, model)
+	if !asleep {
+		return again, err
 	}
-	return err
+	if err := p.drop(ctx, model); err != nil {
+		return false, err
+	}
+	return true, schemas.Errorf(schemas.UpstreamError, "%s: the model %q fell asleep while it was to be loaded", p.name, model)
 }
 
 // alive reports whether the process of a loaded model is there: for a moment, the
@@ -209,9 +262,16 @@ func (p *LlamaRouter) alive(ctx context.Context, model string) bool {
 	return err == nil || schemas.AsError(err).Code != schemas.UpstreamError
 }
 
-// Pressure implements PressureReporter.
+// Pressure implements PressureReporter. A model that sleeps is not asked.
 func (p *LlamaRouter) Pressure(ctx context.Context, model string) (Pressure, error) {
-	return p.busy(ctx, of(model))
+	s, err := p.status(ctx, model)
+	if err != nil {
+		return Pressure{}, err
+	}
+	if s.asleep() {
+		return Pressure{Slots: s.slots(), KVUsed: -1}, nil
+	}
+	return p.busy(ctx, of(model), s.slots())
 }
 
 // of is the query for what the process of a model says. The router starts none for
@@ -223,6 +283,11 @@ func (p *LlamaRouter) Unload(ctx context.Context, model string) error {
 	if err := p.idle(ctx, p, model); err != nil {
 		return err
 	}
+	return p.drop(ctx, model)
+}
+
+// drop has the router unload a model, and returns once that has no process any more.
+func (p *LlamaRouter) drop(ctx context.Context, model string) error {
 	err := p.order(ctx, "unload", model)
 	if err != nil {
 		if says(err, "not running", "not loaded") {
@@ -231,7 +296,7 @@ func (p *LlamaRouter) Unload(ctx context.Context, model string) error {
 		return err
 	}
 	return p.until(ctx, model, func(s *loadStatus) (bool, error) {
-		return s.state() == schemas.Installed, nil
+		return s.state() == schemas.Installed && !s.asleep(), nil
 	})
 }
 
@@ -244,19 +309,28 @@ func (p *LlamaRouter) order(ctx context.Context, what, model string) error {
 // until polls the model's status until done says so.
 func (p *LlamaRouter) until(ctx context.Context, model string, done func(*loadStatus) (bool, error)) error {
 	return poll(ctx, func() (bool, error) {
-		list, err := p.list(ctx)
+		s, err := p.status(ctx, model)
 		if err != nil {
 			return false, err
 		}
-		i := slices.IndexFunc(list, func(l listed) bool { return l.ID == model })
-		if i < 0 {
-			return false, schemas.Errorf(schemas.ModelNotFound, "%s: the model %q is not in the list any more", p.name, model)
-		}
-		if list[i].Status == nil {
-			return false, schemas.Errorf(schemas.Unsupported, "%s: the server has no router: it was started with its model", p.name)
-		}
-		return done(list[i].Status)
+		return done(s)
 	})
+}
+
+// status returns what the router's list says of a model.
+func (p *LlamaRouter) status(ctx context.Context, model string) (*loadStatus, error) {
+	list, err := p.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list, func(l listed) bool { return l.ID == model })
+	switch {
+	case i < 0:
+		return nil, schemas.Errorf(schemas.ModelNotFound, "%s: the model %q is not in the list any more", p.name, model)
+	case list[i].Status == nil:
+		return nil, schemas.Errorf(schemas.Unsupported, "%s: the server has no router: it was started with its model", p.name)
+	}
+	return list[i].Status, nil
 }
 
 // loadFailure says why a load failed. The router tells no more than an exit code:

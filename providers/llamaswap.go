@@ -13,6 +13,7 @@ import (
 // and stops it when another needs the room.
 type LlamaSwap struct {
 	*OpenAI
+	now last[running]
 }
 
 // running is what llama-swap runs now.
@@ -31,9 +32,11 @@ func (p *LlamaSwap) Models(ctx context.Context) ([]Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var now running
-	if err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now); err != nil {
-		return nil, err
+	short, stop := aside(ctx)
+	defer stop()
+	now := p.now.learn(p.running(short))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	for i := range models {
 		models[i].State = schemas.Installed
@@ -43,13 +46,18 @@ func (p *LlamaSwap) Models(ctx context.Context) ([]Model, error) {
 			}
 			started := loadStatus{Value: r.State, Args: strings.Fields(r.Cmd)}
 			models[i].State = started.state()
-			models[i].Slots = started.flag("-np", "--parallel")
+			models[i].Slots = started.slots()
 			if total := started.flag("-c", "--ctx-size"); total > 0 {
 				models[i].Context = total / max(1, models[i].Slots)
 			}
 		}
 	}
 	return models, nil
+}
+
+func (p *LlamaSwap) running(ctx context.Context) (now running, err error) {
+	err = p.call(ctx, http.MethodGet, p.root+"/running", nil, &now)
+	return now, err
 }
 
 // Load implements Loader. llama-swap has no order for it: it starts a model that
@@ -59,10 +67,12 @@ func (p *LlamaSwap) Load(ctx context.Context, model string) error {
 }
 
 // Pressure implements PressureReporter, for models that run on llama-server. It is
-// asked only where the model runs: else llama-swap would start it.
+// asked only where the model runs: else llama-swap would start it. To llama-swap it is
+// a request like any other: the time after which the model is to be unloaded (ttl)
+// begins anew.
 func (p *LlamaSwap) Pressure(ctx context.Context, model string) (Pressure, error) {
-	var now running
-	if err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now); err != nil {
+	now, err := p.running(ctx)
+	if err != nil {
 		return Pressure{}, err
 	}
 	for _, r := range now.Running {
@@ -82,8 +92,7 @@ func (p *LlamaSwap) Unload(ctx context.Context, model string) error {
 		return err
 	}
 	return poll(ctx, func() (bool, error) {
-		var now running
-		err := p.call(ctx, http.MethodGet, p.root+"/running", nil, &now)
+		now, err := p.running(ctx)
 		gone := true
 		for _, r := range now.Running {
 			gone = gone && r.Model != model

@@ -138,7 +138,11 @@ func (s *server) oldStudioList(ctx context.Context) ([]oldStudioModel, error) {
 func (p *LMStudio) oldModels(ctx context.Context) ([]Model, error) {
 	list, err := p.oldStudioList(ctx)
 	if absent(err) {
-		return p.OpenAI.Models(ctx)
+		models, err := p.OpenAI.Models(ctx)
+		for i := range models { // it lists what it could load
+			models[i].State = schemas.Installed
+		}
+		return models, err
 	}
 	if err != nil {
 		return nil, err
@@ -168,7 +172,8 @@ func (p *LMStudio) oldModels(ctx context.Context) ([]Model, error) {
 }
 
 // Load implements Loader. A model that is loaded already is left as it is: LM
-// Studio would load it once more.
+// Studio would load it once more. A version that takes no orders gets none: the first
+// request for the model loads it.
 func (p *LMStudio) Load(ctx context.Context, model string) error {
 	m, err := p.find(ctx, p, model)
 	if err != nil || m.State == schemas.Resident {
@@ -176,24 +181,22 @@ func (p *LMStudio) Load(ctx context.Context, model string) error {
 	}
 	body := slicesConcat(`{"model":`, quote(model), `}`)
 	if err := p.call(ctx, http.MethodPost, p.root+"/api/v1/models/load", body, &json.RawMessage{}); err != nil {
-		return p.needsNew(err)
+		if schemas.AsError(err).Code == schemas.Unsupported {
+			return nil
+		}
+		return err
 	}
 	return p.await(ctx, p, model, schemas.Resident)
-}
-
-// needsNew says what is missing where LM Studio does not know an order.
-func (p *LMStudio) needsNew(err error) error {
-	if absent(err) && schemas.AsError(err).Code == schemas.Unsupported {
-		return schemas.Errorf(schemas.Unsupported, "%s: LM Studio loads and unloads by order since version 0.4: this one is older", p.name)
-	}
-	return err
 }
 
 // Unload implements Loader. A model may be loaded several times.
 func (p *LMStudio) Unload(ctx context.Context, model string) error {
 	list, err := p.studioList(ctx)
+	if absent(err) && schemas.AsError(err).Code == schemas.Unsupported {
+		return schemas.Errorf(schemas.Unsupported, "%s: LM Studio unloads by order since version 0.4: this one is older", p.name)
+	}
 	if err != nil {
-		return p.needsNew(err)
+		return err
 	}
 	i := slices.IndexFunc(list, func(l studioModel) bool { return l.Key == model })
 	if i < 0 {

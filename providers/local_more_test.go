@@ -39,11 +39,17 @@ func TestLMStudioOld(t *testing.T) {
 	if err := p.Load(t.Context(), llama); err != nil { // it is loaded
 		t.Error(err)
 	}
-	wantRefusal(t, p.Load(t.Context(), "qwen2-vl-7b-instruct"), schemas.Unsupported, "0.4")
+	if err := p.Load(t.Context(), "qwen2-vl-7b-instruct"); err != nil { // a request loads it
+		t.Error(err)
+	}
 	wantRefusal(t, p.Unload(t.Context(), llama), schemas.Unsupported, "0.4")
 
-	got, err = local(t, providers.KindLMStudio, &studioServer{ancient: true}).Models(t.Context())
-	want = []providers.Model{{Name: "text-embedding-nomic-embed-text-v1.5", Kinds: []schemas.Kind{schemas.Embedding}, State: schemas.Resident}}
+	ancient := local(t, providers.KindLMStudio, &studioServer{ancient: true})
+	if err := ancient.Load(t.Context(), "text-embedding-nomic-embed-text-v1.5"); err != nil {
+		t.Error(err)
+	}
+	got, err = ancient.Models(t.Context())
+	want = []providers.Model{{Name: "text-embedding-nomic-embed-text-v1.5", Kinds: []schemas.Kind{schemas.Embedding}, State: schemas.Installed}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
@@ -109,8 +115,13 @@ func TestLocalAILoad(t *testing.T) {
 	p := local(t, providers.KindLocalAI, s)
 	wantRefusal(t, p.Load(t.Context(), "nope"), schemas.ModelNotFound, "nope")
 	wantRefusal(t, p.Load(t.Context(), "bge-m3"), schemas.UpstreamError, "failed to load model")
-	s.old = true
-	wantRefusal(t, p.Load(t.Context(), "qwen3-4b"), schemas.Unsupported, "nothing by order")
+	s.old = true // a request loads it
+	if err := p.Load(t.Context(), "qwen3-4b"); err != nil {
+		t.Error(err)
+	}
+	if err := local(t, providers.KindLocalAI, &localAIServer{closed: true}).Load(t.Context(), "qwen3-4b"); err != nil {
+		t.Error(err)
+	}
 }
 
 // What a model takes is asked for once per load: some backends answer only when they
@@ -129,17 +140,24 @@ func TestLocalAIMonitor(t *testing.T) {
 	if err := errors.Join(p.Unload(t.Context(), "qwen3-4b"), p.Load(t.Context(), "qwen3-4b")); err != nil {
 		t.Error(err)
 	}
-	if s.monitors != 3 { // is it busy, and what does it take now
+	if stateOf(t, p, "qwen3-4b") != schemas.Resident || s.monitors != 3 { // is it busy, and what does it take now
 		t.Errorf("it was asked %d times", s.monitors)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		slow, began := &localAIServer{hang: true, loaded: map[string]bool{"qwen3-4b": true}}, time.Now()
-		if stateOf(t, local(t, providers.KindLocalAI, slow), "qwen3-4b") != schemas.Resident || time.Since(began) > time.Second {
-			t.Errorf("one that does not tell: after %s", time.Since(began))
+		slow, began := &localAIServer{hang: true, loaded: map[string]bool{"qwen3-4b": true, "loose.gguf": true}}, time.Now()
+		p := local(t, providers.KindLocalAI, slow)
+		for range 2 {
+			if stateOf(t, p, "qwen3-4b") != schemas.Resident || time.Since(began) > time.Second || slow.monitors != 2 {
+				t.Errorf("some that do not tell: after %s, asked %d times", time.Since(began), slow.monitors)
+			}
+		}
+		later(time.Minute)
+		if stateOf(t, p, "qwen3-4b") != schemas.Resident || slow.monitors != 4 {
+			t.Errorf("a minute later: asked %d times", slow.monitors)
 		}
 	})
 	got, err := local(t, providers.KindLocalAI, &localAIServer{old: true, closed: true}).Models(t.Context())
-	if err != nil || len(got) != 4 || got[0].State != schemas.Resident || got[0].Abilities != nil || got[0].VRAM.Known {
+	if err != nil || len(got) != 4 || got[0].State != schemas.Installed || got[0].Abilities != nil || got[0].VRAM.Known {
 		t.Errorf("one that tells nothing: %+v %v", got, err)
 	}
 }

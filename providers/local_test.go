@@ -193,6 +193,36 @@ func TestVLLMPressure(t *testing.T) {
 	}
 }
 
+// answered returns a provider whose server has answered a request.
+func answered(t *testing.T, h http.Handler) localServer {
+	t.Helper()
+	p := local(t, providers.KindSGLang, h)
+	if _, err := p.Generate(t.Context(), completion("qwen3-vl"), func([]byte) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func completion(model string) providers.Request {
+	return providers.Request{Kind: schemas.Completion, Model: model, Body: []byte(`{"prompt":"hi"}`)}
+}
+
+// Another process may have had a server release its memory: nothing tells.
+func TestSGLangUnseen(t *testing.T) {
+	s := &sglangServer{saver: true, backup: true, metrics: true}
+	for _, released := range []bool{true, false} {
+		s.released = released
+		p := local(t, providers.KindSGLang, s)
+		wantRefusal(t, p.Unload(t.Context(), "qwen3-vl"), schemas.Unsupported, "another process")
+		if err := p.Load(t.Context(), "qwen3-vl"); err != nil || s.dead || s.orders != 0 {
+			t.Errorf("%v, %d orders, and dead is %t", err, s.orders, s.dead)
+		}
+	}
+	if err := answered(t, s).Unload(t.Context(), "qwen3-vl"); err != nil || !s.released || s.dead {
+		t.Error(err)
+	}
+}
+
 func TestSGLangUnload(t *testing.T) {
 	for name, c := range map[string]struct {
 		server *sglangServer
@@ -206,7 +236,7 @@ func TestSGLangUnload(t *testing.T) {
 		"is busy with others": {&sglangServer{saver: true, backup: true, metrics: true, busy: 2}, schemas.Overloaded, "runs 8"},
 	} {
 		s := c.server
-		p := local(t, providers.KindSGLang, s)
+		p := answered(t, s)
 		for range 2 { // a second release would be its end
 			if err := p.Unload(t.Context(), "qwen3-vl"); c.code != "" {
 				wantRefusal(t, err, c.code, c.word)
@@ -228,7 +258,7 @@ func TestSGLangUnload(t *testing.T) {
 // A server that was started again since it released its memory has it.
 func TestSGLangRestart(t *testing.T) {
 	s := &sglangServer{saver: true, backup: true, metrics: true, seed: 1}
-	p := local(t, providers.KindSGLang, s)
+	p := answered(t, s)
 	if err := p.Unload(t.Context(), "qwen3-vl"); err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +276,7 @@ func TestSGLangRestart(t *testing.T) {
 func TestSGLangOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sglangServer{saver: true, backup: true, metrics: true, block: make(chan struct{})}
-		p := local(t, providers.KindSGLang, s)
+		p := answered(t, s)
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
 		if err := p.Unload(ctx, "qwen3-vl"); !errors.Is(err, context.DeadlineExceeded) {

@@ -12,14 +12,18 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// monitorTime is how long LocalAI may take to say how a backend does. Some of its
-// backends say nothing before they are done with what they run.
-const monitorTime = time.Second
+// Some backends of LocalAI say nothing before they are done with what they run.
+const (
+	monitorTime = time.Second // how long one may take to say how it does
+	monitorRest = time.Minute // after which one that said nothing is asked again what it takes
+)
 
 // LocalAI is a LocalAI. It loads a model when it is asked for, and by order.
 type LocalAI struct {
 	*OpenAI
-	memory sync.Map // model → schemas.Amount: what a loaded model takes
+	described last[[]localModel]
+	inMemory  last[[]string] // names of models
+	memory    sync.Map       // model → localSize, of loaded models
 }
 
 // A localModel is what LocalAI says of what a model can do.
@@ -35,15 +39,10 @@ func (p *LocalAI) Models(ctx context.Context) ([]Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	described, err := p.localList(ctx)
-	if err != nil && !absent(err) {
-		return nil, err
-	}
-	loaded, err := p.loaded(ctx)
-	if err != nil && !absent(err) {
-		return nil, err
-	}
-	told := err == nil // else it keeps to itself what it loads
+	short, stop := aside(ctx)
+	defer stop()
+	described := p.described.learn(p.localList(short))
+	loaded := p.inMemory.learn(p.loaded(short))
 	models := make([]Model, 0, len(all))
 	for _, m := range all {
 		i := slices.IndexFunc(described, func(l localModel) bool { return l.ID == m.Name })
@@ -53,15 +52,15 @@ func (p *LocalAI) Models(ctx context.Context) ([]Model, error) {
 		if len(m.Kinds) == 0 {
 			continue
 		}
-		if told && !slices.Contains(loaded, m.Name) {
+		if !slices.Contains(loaded, m.Name) { // or it keeps to itself what it loads
 			m.State = schemas.Installed
 			p.memory.Delete(m.Name)
-		} else if told {
-			if m.VRAM, err = p.size(ctx, m.Name); err != nil {
-				return nil, err
-			}
 		}
 		models = append(models, m)
+	}
+	p.sizes(ctx, models)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	return models, nil
 }
@@ -131,51 +130,95 @@ func (p *LocalAI) monitor(ctx context.Context, model string) (monitored, error) 
 	return m, err
 }
 
+// A localSize is what a loaded model takes, as far as its backend says.
+type localSize struct {
+	schemas.Amount
+	until time.Time // when to ask again
+}
+
+// sizes adds what each loaded model takes. All backends are asked at once: one may
+// have no time for us.
+func (p *LocalAI) sizes(ctx context.Context, models []Model) {
+	var asked sync.WaitGroup
+	for i := range models {
+		if m := &models[i]; m.State == schemas.Resident {
+			asked.Go(func() { m.VRAM = p.size(ctx, m.Name) })
+		}
+	}
+	asked.Wait()
+}
+
 // size returns what a loaded model takes, asked for once per load. Most backends
 // only say what their process takes of the host's memory, which is another thing.
-func (p *LocalAI) size(ctx context.Context, model string) (schemas.Amount, error) {
+func (p *LocalAI) size(ctx context.Context, model string) schemas.Amount {
 	if known, ok := p.memory.Load(model); ok {
-		if amount, ok := known.(schemas.Amount); ok {
-			return amount, nil
+		if size, ok := known.(localSize); ok && (size.until.IsZero() || time.Now().Before(size.until)) {
+			return size.Amount
 		}
 	}
 	if p.flights.of(model) > 0 { // later: it may have no time for us
-		return schemas.Amount{}, nil
+		return schemas.Amount{}
 	}
+	var size localSize
 	m, err := p.monitor(ctx, model)
-	switch {
-	case ctx.Err() != nil:
-		return schemas.Amount{}, context.Cause(ctx)
-	case err != nil:
-		return schemas.Amount{}, nil //nolint:nilerr // it may have been unloaded by now, and the others must be listed
+	if err != nil {
+		size.until = time.Now().Add(monitorRest)
 	}
-	var amount schemas.Amount
-	if _, weights := m.Memory.Breakdown["weights"]; weights && m.State >= 0 && m.Memory.Total > 0 {
-		amount = schemas.Known(schemas.Bytes(m.Memory.Total))
+	if _, weights := m.Memory.Breakdown["weights"]; err == nil && weights && m.State >= 0 && m.Memory.Total > 0 {
+		size.Amount = schemas.Known(schemas.Bytes(m.Memory.Total))
 	}
-	p.memory.Store(model, amount)
-	return amount, nil
+	if ctx.Err() == nil {
+		p.memory.Store(model, size)
+	}
+	return size.Amount
 }
 
-// Load implements Loader. LocalAI answers once the model is loaded.
+// Load implements Loader. LocalAI answers once the model is loaded. A version that
+// takes no such order, or not from us, gets none: the first request for the model
+// loads it.
 func (p *LocalAI) Load(ctx context.Context, model string) error {
 	m, err := p.find(ctx, p, model)
 	if err != nil || m.State == schemas.Resident {
 		return err
 	}
 	if err := p.order(ctx, "load", model); err != nil {
-		if pathless(err) {
-			return schemas.Errorf(schemas.Unsupported, "%s: this version of LocalAI loads nothing by order", p.name)
+		if pathless(err) || schemas.AsError(err).Code == schemas.Permission {
+			return nil
 		}
 		return err
 	}
-	return p.await(ctx, p, model, schemas.Resident)
+	return p.settle(ctx, model, slices.Contains[[]string])
+}
+
+// settle returns once the list of what is loaded has a model, or lacks it; at once
+// where LocalAI has no such list.
+func (p *LocalAI) settle(ctx context.Context, model string, done func(loaded []string, model string) bool) error {
+	return poll(ctx, func() (bool, error) {
+		loaded, err := p.loaded(ctx)
+		if absent(err) {
+			return true, nil
+		}
+		return err == nil && done(loaded, model), err
+	})
+}
+
+func lacks(loaded []string, model string) bool { return !slices.Contains(loaded, model) }
+
+// gone reports whether LocalAI says that a model is not loaded.
+func (p *LocalAI) gone(ctx context.Context, model string) (bool, error) {
+	loaded, err := p.loaded(ctx)
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil && lacks(loaded, model), err
 }
 
 // Unload implements Loader.
 func (p *LocalAI) Unload(ctx context.Context, model string) error {
-	m, err := p.find(ctx, p, model)
-	if err != nil || m.State == schemas.Installed {
+	if _, err := p.find(ctx, p, model); err != nil {
+		return err
+	}
+	if gone, err := p.gone(ctx, model); gone || err != nil {
 		return err
 	}
 	if err := p.idle(ctx, nil, model); err != nil {
@@ -192,18 +235,19 @@ func (p *LocalAI) Unload(ctx context.Context, model string) error {
 	}
 	switch err := p.order(ctx, "shutdown", model); {
 	case err == nil:
-		return p.await(ctx, p, model, schemas.Installed)
+		return p.settle(ctx, model, lacks)
 	case !pathless(err):
 		return err
 	}
 	// A model that is not loaded is answered like a path that is not there.
-	if m, err = p.find(ctx, p, model); err != nil || m.State == schemas.Installed {
+	if gone, err := p.gone(ctx, model); gone || err != nil {
 		return err
 	}
 	return schemas.Errorf(schemas.Unsupported, "%s: this version of LocalAI unloads nothing by order", p.name)
 }
 
 func (p *LocalAI) order(ctx context.Context, what, model string) error {
+	defer p.memory.Delete(model) // the next load may take another size
 	return p.call(ctx, http.MethodPost, p.root+"/backend/"+what, slicesConcat(`{"model":`, quote(model), `}`), &json.RawMessage{})
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -181,6 +183,12 @@ func (s *loadStatus) state() schemas.ModelState {
 	}
 }
 
+// asleep reports whether the model gave its memory back and keeps its process.
+func (s *loadStatus) asleep() bool { return s.Value == "sleeping" }
+
+// slots returns how many jobs the model was told to run at once, 0 without.
+func (s *loadStatus) slots() int { return s.flag("--parallel", "-np") }
+
 // flag returns the value of a command-line flag by any of its names, 0 without.
 func (s *loadStatus) flag(names ...string) int {
 	for i := 0; i+1 < len(s.Args); i++ {
@@ -189,6 +197,33 @@ func (s *loadStatus) flag(names ...string) int {
 		}
 	}
 	return 0
+}
+
+// asideTime is how long all may take that is asked beside a list of models.
+const asideTime = time.Second
+
+// aside bounds what a provider asks beside the list of models. The list alone says
+// whether the server is well.
+func aside(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, asideTime)
+}
+
+// A last is what a server last said beside its list of models.
+type last[T any] struct{ said atomic.Pointer[T] }
+
+// learn keeps what the server says now, or that it keeps it to itself, and returns it.
+// Where it could not be asked, learn returns what it said the last time; the zero
+// value: nothing.
+func (l *last[T]) learn(now T, err error) T {
+	if err == nil || absent(err) {
+		l.said.Store(&now)
+		return now
+	}
+	if old := l.said.Load(); old != nil {
+		return *old
+	}
+	var unknown T
+	return unknown
 }
 
 // find returns what a provider says of one of its models now.

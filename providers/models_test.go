@@ -313,15 +313,15 @@ func TestRouterUnloadWaits(t *testing.T) {
 	polls := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		value := "loaded"
-		if r.Method == http.MethodGet {
-			if polls++; polls == 3 {
+		if r.URL.Path == "/v1/models" {
+			if polls++; polls == 4 { // the first asks whether it is idle
 				value = "unloaded"
 			}
 		}
 		_, _ = w.Write([]byte(`{"data":[{"id":"m","status":{"value":"` + value + `"}}]}`))
 	}))
 	defer srv.Close()
-	if err := newProvider(t, providers.KindLlamaRouter, srv.URL).(providers.Loader).Unload(testContext(t), "m"); err != nil || polls != 3 {
+	if err := newProvider(t, providers.KindLlamaRouter, srv.URL).(providers.Loader).Unload(testContext(t), "m"); err != nil || polls != 4 {
 		t.Errorf("%v after %d polls", err, polls)
 	}
 }

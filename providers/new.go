@@ -168,9 +168,9 @@ func New(cfg Config) (Provider, error) {
 	case KindLlamaRouter:
 		return &LlamaRouter{NewOpenAI(cfg)}, nil
 	case KindLlamaSwap:
-		return &LlamaSwap{NewOpenAI(cfg)}, nil
+		return &LlamaSwap{OpenAI: NewOpenAI(cfg)}, nil
 	case KindVLLM:
-		return &VLLM{NewOpenAI(cfg)}, nil
+		return &VLLM{OpenAI: NewOpenAI(cfg)}, nil
 	case KindSGLang:
 		return newSGLang(cfg), nil
 	case KindLMStudio:
@@ -182,7 +182,7 @@ func New(cfg Config) (Provider, error) {
 	case KindAnthropic:
 		return &Anthropic{newServer(cfg)}, nil
 	case KindLiteLLM:
-		return &LiteLLM{NewOpenAI(cfg)}, nil
+		return &LiteLLM{OpenAI: NewOpenAI(cfg)}, nil
 	case KindBedrock:
 		if rest, err := url.Parse(cfg.URL); err == nil && strings.Trim(rest.Path, "/") == "" { // else it is that of its API like OpenAI's
 			return newBedrock(cfg), nil

@@ -17,12 +17,19 @@ const orderLimit = 5 * time.Minute
 // told to release its memory if it was started with --enable-memory-saver and
 // --enable-weights-cpu-backup. It does not tell whether it did, and it ends if it is
 // told so twice, or to resume what it did not release: so that is remembered here.
+//
+// What another process had it release shows nowhere: it is listed as resident. So it
+// is told to release only where it must have its memory, as this provider saw it
+// answer a request, take its memory back, or start again.
 type SGLang struct {
 	*OpenAI
-	turn chan struct{} // holds one while an order is carried out
+	turn  chan struct{} // holds one while an order is carried out
+	about last[sglangModel]
+	said  last[*sglangInfo]
 
-	mu       sync.Mutex // guards released
+	mu       sync.Mutex // guards what follows
 	released string     // which start of the server released its memory: see sglangInfo.start; "": none
+	there    bool       // it was seen to have its memory
 }
 
 func newSGLang(cfg Config) *SGLang {
@@ -61,13 +68,13 @@ func (p *SGLang) Models(ctx context.Context) ([]Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var about sglangModel
-	if _, err := p.either(ctx, &about, "/model_info", "/get_model_info"); err != nil {
-		return nil, err
-	}
-	info, err := p.info(ctx)
-	if err != nil {
-		return nil, err
+	short, stop := aside(ctx)
+	defer stop()
+	var now sglangModel
+	_, err = p.either(short, &now, "/model_info", "/get_model_info")
+	about, info := p.about.learn(now, err), p.said.learn(p.info(short))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	gone := p.gone(info)
 	for i := range models {
@@ -121,13 +128,35 @@ func (p *SGLang) info(ctx context.Context) (*sglangInfo, error) {
 	return &info, nil
 }
 
+// Generate implements Provider.
+func (p *SGLang) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
+	a, err := p.OpenAI.Generate(ctx, req, emit)
+	return a, p.answered(err)
+}
+
+// Embed implements Embedder.
+func (p *SGLang) Embed(ctx context.Context, req Request) (Answer, error) {
+	a, err := p.OpenAI.Embed(ctx, req)
+	return a, p.answered(err)
+}
+
+// answered notes that a server has its memory that answered without an error.
+func (p *SGLang) answered(err error) error {
+	if err == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.there = p.released == ""
+	}
+	return err
+}
+
 // gone reports whether the server's memory is released. A server that was started
 // again since then has it.
 func (p *SGLang) gone(info *sglangInfo) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if info != nil && p.released != info.start() {
-		p.released = ""
+	if info != nil && p.released != "" && p.released != info.start() {
+		p.released, p.there = "", true
 	}
 	return p.released != ""
 }
@@ -163,15 +192,15 @@ func (p *SGLang) order(ctx context.Context, path, released string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.released = released
+	p.released, p.there = released, released == ""
 	return nil
 }
 
 // Load implements Loader: the server takes back the memory that it released.
 func (p *SGLang) Load(ctx context.Context, model string) error {
 	return p.alone(ctx, func(ctx context.Context) error {
-		m, err := p.find(ctx, p, model)
-		if err != nil || m.State == schemas.Resident {
+		info, err := p.freshInfo(ctx, model)
+		if err != nil || !p.gone(info) {
 			return err
 		}
 		return p.order(ctx, "/resume_memory_occupation", "")
@@ -179,15 +208,12 @@ func (p *SGLang) Load(ctx context.Context, model string) error {
 }
 
 // Unload implements Loader: the server releases its memory. It would end if anybody
-// used it, so it must tell that nobody does.
+// used it, so it must tell that nobody does. One that may have released it before is
+// told nothing: that is refused until it has answered a request.
 func (p *SGLang) Unload(ctx context.Context, model string) error {
 	return p.alone(ctx, func(ctx context.Context) error {
-		m, err := p.find(ctx, p, model)
-		if err != nil || m.State == schemas.Installed {
-			return err
-		}
-		info, err := p.info(ctx)
-		if err != nil {
+		info, err := p.freshInfo(ctx, model)
+		if err != nil || p.gone(info) {
 			return err
 		}
 		if info == nil || !info.Saver || !info.Backup { // it would free nothing, or lose its weights
@@ -199,8 +225,26 @@ func (p *SGLang) Unload(ctx context.Context, model string) error {
 		if err := p.allIdle(ctx, p, model); err != nil {
 			return err
 		}
+		if !p.hasMemory() {
+			return schemas.Errorf(schemas.Unsupported, "%s: another process may have had it release its memory, and it ends if that is asked of it twice: it can be unloaded once it has answered a request", p.name)
+		}
 		return p.order(ctx, "/release_memory_occupation", info.start())
 	})
+}
+
+// freshInfo returns how the server was started that serves the model now: an order
+// that is for another start would be the end of this one.
+func (p *SGLang) freshInfo(ctx context.Context, model string) (*sglangInfo, error) {
+	if _, err := p.find(ctx, p, model); err != nil {
+		return nil, err
+	}
+	return p.info(ctx)
+}
+
+func (p *SGLang) hasMemory() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.there
 }
 
 // Pressure implements PressureReporter. All ranks of tensor parallelism tell the

@@ -19,6 +19,7 @@ const settleTime = 30 * time.Second
 // --enable-sleep-mode and with VLLM_SERVER_DEV_MODE=1 in its environment.
 type VLLM struct {
 	*OpenAI
+	sleeps last[bool]
 }
 
 // Models implements Provider. An adapter has the context of its model.
@@ -27,9 +28,11 @@ func (p *VLLM) Models(ctx context.Context) ([]Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	asleep, _, err := p.asleep(ctx)
-	if err != nil {
-		return nil, err
+	short, stop := aside(ctx)
+	defer stop()
+	asleep := p.sleeps.learn(p.asleep(short))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	contexts := map[string]int{}
 	models := make([]Model, 0, len(list))
@@ -49,32 +52,32 @@ func (p *VLLM) Models(ctx context.Context) ([]Model, error) {
 	return models, nil
 }
 
-// asleep reports whether the server sleeps, and whether it tells: only a server in
-// development mode has the path, and only newer ones have the metric.
-func (p *VLLM) asleep(ctx context.Context) (asleep, told bool, err error) {
+// asleep reports whether the server sleeps: only one in development mode has the
+// path, and only newer ones have the metric.
+func (p *VLLM) asleep(ctx context.Context) (bool, error) {
 	var now struct {
 		Sleeping *bool `json:"is_sleeping"`
 	}
-	err = p.call(ctx, http.MethodGet, p.root+"/is_sleeping", nil, &now)
+	err := p.call(ctx, http.MethodGet, p.root+"/is_sleeping", nil, &now)
 	switch {
 	case err == nil && now.Sleeping != nil:
-		return *now.Sleeping, true, nil
+		return *now.Sleeping, nil
 	case err != nil && !absent(err):
-		return false, false, err
+		return false, err
 	}
-	deep, light, told, err := p.sleepState(ctx)
-	return deep || light, told, err
+	deep, light, err := p.sleepState(ctx)
+	return deep || light, err
 }
 
 // sleepState reads from the metrics how the server sleeps: deep means that the
 // weights are gone, light that they are in the host's memory.
-func (p *VLLM) sleepState(ctx context.Context) (deep, light, told bool, err error) {
+func (p *VLLM) sleepState(ctx context.Context) (deep, light bool, err error) {
 	m, err := p.metrics(ctx, p.root+"/metrics")
 	if err != nil {
 		if absent(err) {
 			err = nil
 		}
-		return false, false, false, err
+		return false, false, err
 	}
 	states := m["vllm:engine_sleep_state"]
 	for i := range states {
@@ -87,7 +90,7 @@ func (p *VLLM) sleepState(ctx context.Context) (deep, light, told bool, err erro
 			}
 		}
 	}
-	return deep, light, len(states) > 0, nil
+	return deep, light, nil
 }
 
 // Load implements Loader: it wakes the server up. One that threw its weights away
@@ -98,7 +101,7 @@ func (p *VLLM) Load(ctx context.Context, model string) error {
 	if err != nil || m.State == schemas.Resident {
 		return err
 	}
-	deep, _, _, err := p.sleepState(ctx)
+	deep, _, err := p.sleepState(ctx)
 	switch {
 	case err != nil:
 		return err

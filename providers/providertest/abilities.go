@@ -368,12 +368,26 @@ func (r *rig) stateOf(p providers.Provider, model string) schemas.ModelState {
 	return ""
 }
 
+// loader returns a provider that has seen the server answer a request: some tell a
+// server to unload only then.
 func (r *rig) loader(h http.Handler) (providers.Provider, providers.Loader) {
 	r.Helper()
-	p := r.serve(h)
+	p := r.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		if strings.Contains(string(body), "are you there") {
+			r.Dialect.send(r.Dialect.Chunk("a"), r.Dialect.End)(w, httptest.NewRequestWithContext(req.Context(), http.MethodPost, "/", nil))
+			return
+		}
+		req.Body = io.NopCloser(strings.NewReader(string(body)))
+		h.ServeHTTP(w, req)
+	}))
 	l, ok := p.(providers.Loader)
 	if !ok {
 		r.Fatal("it loads nothing")
+	}
+	req := providers.Request{Kind: schemas.Chat, Model: r.Load, Body: []byte(`{"messages":[{"role":"user","content":"are you there"}]}`)}
+	if _, _, err := run(r.T, p, req); err != nil {
+		r.Fatal(err)
 	}
 	return p, l
 }
