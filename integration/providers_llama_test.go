@@ -54,6 +54,7 @@ func TestProviderLlamaServer(t *testing.T) {
 	s.prove(t, providertest.Embeddings, func(t *testing.T) { embed.embeds(t, "vectors") })
 	t.Run("asleep", func(t *testing.T) {
 		before := embed.find(t, "vectors")
+		before.State = schemas.Installed
 		within(t, patience, "it sleeps", func() bool { return sleeps(t, embed.url) })
 		embed.detected(t)
 		if diff := cmp.Diff(before, embed.find(t, "vectors")); diff != "" {
@@ -107,6 +108,32 @@ func sleeps(tb testing.TB, url string) bool {
 		tb.Fatal(err)
 	}
 	return props.Sleeping
+}
+
+// TestProviderLlamaRouterSleeps: a look keeps no model awake, a model that sleeps is
+// loaded anew and unloaded whole.
+func TestProviderLlamaRouterSleeps(t *testing.T) {
+	t.Parallel()
+	l := findLlama(t)
+	s := l.serveRouter(map[string]string{"one.gguf": shared(t, "models/stories260K.gguf")}, "-c", "1024", "--sleep-idle-seconds", "1")
+	s.model = "one"
+	for range 2 {
+		s.loads(t, "one")
+		if r := s.generate(t, "one", chat(), providers.Limits{}).ends(); r.err != nil || !strings.Contains(r.text, story) {
+			t.Errorf("%q, %v", r.text, r.err)
+		}
+		s.pressed(t, "one", providers.Pressure{Slots: 2, KVUsed: -1})
+		within(t, patience, "it sleeps under our looks", func() bool {
+			s.pressed(t, "one", providers.Pressure{Slots: 2, KVUsed: -1})
+			return s.find(t, "one").State == schemas.Installed
+		})
+		if statuses(t, s.url)["one"] != "sleeping" {
+			t.Errorf("it is %v", statuses(t, s.url))
+		}
+	}
+	if err := s.loader(t).Unload(t.Context(), "one"); err != nil || s.child(t, "one") != 0 {
+		t.Errorf("%v, and its process is %d", err, s.child(t, "one"))
+	}
 }
 
 // TestProviderLlamaServerBusy: how busy the server is, and that it stops for who

@@ -42,7 +42,8 @@ type Embedder interface {
 type Loader interface {
 	// Load returns once model is resident, or with the error that kept it from
 	// it. Loading a resident model is no error. It blocks as long as that takes:
-	// ctx bounds it.
+	// ctx bounds it. Where a server takes no order to load and does so for a
+	// request, Load does nothing.
 	Load(ctx context.Context, model string) error
 
 	// Unload returns once the server no longer holds model. It's no error if it
