@@ -247,7 +247,6 @@ func (p *LocalAI) Unload(ctx context.Context, model string) error {
 }
 
 func (p *LocalAI) order(ctx context.Context, what, model string) error {
-	defer p.memory.Delete(model) // the next load may take another size
 	return p.call(ctx, http.MethodPost, p.root+"/backend/"+what, slicesConcat(`{"model":`, quote(model), `}`), &json.RawMessage{})
 }
 
