@@ -71,11 +71,15 @@ func serveUpper(nc *nats.Conn) (micro.Service, error) {
 // TestExample: the example of docs/protocol.md works, and is this one.
 func TestExample(t *testing.T) {
 	srv := brokertest.Start(t)
-	s, err := serveUpper(brokertest.Connect(t, srv))
+	nc := brokertest.Connect(t, srv)
+	s, err := serveUpper(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Stop()
+	if err := nc.Flush(); err != nil { // the provider comes by another connection
+		t.Fatal(err)
+	}
 	p := provider(t, srv, "upper")
 	if models, err := p.Models(t.Context()); err != nil || len(models) != 1 || models[0].Name != "upper" {
 		t.Errorf("models: %v, %v", models, err)
