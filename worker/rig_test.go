@@ -152,10 +152,25 @@ func (r *rig) await(ok func(*schemas.NodeState) bool) *schemas.NodeState {
 	}
 }
 
-// busy waits until a model has that many slots taken.
+// busy waits until a model has that many slots taken. It asks the node, since a state
+// that was published may be from before what the test just did.
 func (r *rig) busy(name string, busy int) {
 	r.t.Helper()
-	r.await(func(s *schemas.NodeState) bool { return modelOf(s, name).Busy == busy })
+	r.eventually(fmt.Sprintf("%s has not %d slots taken", name, busy), func() bool { return modelOf(r.now(), name).Busy == busy })
+}
+
+// now returns the node's state as it is.
+func (r *rig) now() *schemas.NodeState {
+	r.t.Helper()
+	m, err := r.nc.Request(schemas.NodeSubject("n1", "control"), []byte(`{"do":"state"}`), patience)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var s schemas.NodeState
+	if err := json.Unmarshal(m.Data, &s); err != nil {
+		r.t.Fatal(err)
+	}
+	return &s
 }
 
 func modelOf(s *schemas.NodeState, name string) schemas.Model {
