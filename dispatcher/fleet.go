@@ -271,7 +271,7 @@ func startLoad(p *placement.Node, b *placement.Backend, c placement.Choice) {
 		case m.Name == c.Model && m.State == schemas.Installed:
 			m.State = schemas.Loading
 			take(p, b, m.Need.Bytes)
-		case slices.Contains(c.Evict, m.Name) && m.State == schemas.Resident:
+		case slices.Contains(c.Evict, schemas.Victim{Backend: b.Name, Model: m.Name}) && m.State == schemas.Resident:
 			m.State = schemas.Installed
 			give(p, b, m.VRAM.Bytes)
 		}

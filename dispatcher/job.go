@@ -73,8 +73,8 @@ func (j *job) offer(now time.Time) *nats.Msg {
 		m.Header.Set(k, v)
 	}
 	m.Header.Del(schemas.HeaderEvict)
-	for _, model := range c.Evict {
-		m.Header.Add(schemas.HeaderEvict, model)
+	for _, v := range c.Evict {
+		m.Header.Add(schemas.HeaderEvict, v.String())
 	}
 	return m
 }

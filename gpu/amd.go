@@ -37,7 +37,7 @@ func (amdSource) close() error { return nil }
 
 var card = regexp.MustCompile(`^card[0-9]+$`) // and not card0-DP-1, which is a plug of it
 
-func (s amdSource) read(context.Context) ([]schemas.Device, error) {
+func (s amdSource) read(context.Context) ([]Device, error) {
 	cards := filepath.Join(s.root, "class", "drm")
 	entries, err := os.ReadDir(cards)
 	if errors.Is(err, os.ErrNotExist) {
@@ -46,14 +46,14 @@ func (s amdSource) read(context.Context) ([]schemas.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list graphics cards: %w", err)
 	}
-	var all []schemas.Device
+	var all []Device
 	for _, e := range entries {
 		dir := filepath.Join(cards, e.Name(), "device")
 		if !card.MatchString(e.Name()) || readLine(dir, "vendor") != "0x1002" {
 			continue
 		}
 		if d, ok := readAMD(dir); ok {
-			all = append(all, d)
+			all = append(all, Device{Device: d})
 		}
 	}
 	return all, nil

@@ -17,6 +17,21 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
+// A Device is a device, and who uses it.
+type Device struct {
+	schemas.Device
+
+	// Processes are those that hold memory of the device; nil: the source does not
+	// tell.
+	Processes []Process
+}
+
+// A Process is a process that holds memory of a device.
+type Process struct {
+	PID   int // as the host counts: another number than inside a container
+	Bytes schemas.Amount
+}
+
 // A Reader reads devices. Its methods may be called concurrently.
 type Reader interface {
 	// Devices returns the devices as they are now. A driver that hangs never
@@ -25,7 +40,7 @@ type Reader interface {
 	// that there are none.
 	//
 	// The slice belongs to the caller.
-	Devices(ctx context.Context) ([]schemas.Device, error)
+	Devices(ctx context.Context) ([]Device, error)
 
 	// Source says for people where the readings come from: "nvml 580.159.04",
 	// "nvidia-smi", "amdgpu sysfs", "fixed", or "none: " and why.
@@ -40,7 +55,7 @@ type Reader interface {
 // may hang in it.
 type source interface {
 	name() string
-	read(ctx context.Context) ([]schemas.Device, error)
+	read(ctx context.Context) ([]Device, error)
 	close() error
 }
 
@@ -112,17 +127,21 @@ var errNoDevices = errors.New("no devices")
 
 // Fixed returns a reader of the devices given, which never change.
 func Fixed(devices []schemas.Device) Reader {
-	return fixed{source: "fixed", devices: slices.Clone(devices)}
+	f := fixed{source: "fixed"}
+	for _, d := range devices {
+		f.devices = append(f.devices, Device{Device: d})
+	}
+	return f
 }
 
 // fixed is a Reader of devices that never change.
 type fixed struct {
 	source  string
-	devices []schemas.Device
+	devices []Device
 }
 
 // Devices implements Reader.
-func (f fixed) Devices(context.Context) ([]schemas.Device, error) {
+func (f fixed) Devices(context.Context) ([]Device, error) {
 	return slices.Clone(f.devices), nil
 }
 

@@ -69,12 +69,12 @@ func (s nvmlSource) close() error { return s.calls.shutdown() }
 
 // read leaves out a device that has been lost: the others go on. It fails where
 // all have.
-func (s nvmlSource) read(context.Context) ([]schemas.Device, error) {
+func (s nvmlSource) read(context.Context) ([]Device, error) {
 	n, err := s.calls.count()
 	if err != nil {
 		return nil, fmt.Errorf("count devices: %w", err)
 	}
-	var all []schemas.Device
+	var all []Device
 	var lost []error
 	for i := range n {
 		found, err := s.readIndex(i)
@@ -92,7 +92,7 @@ func (s nvmlSource) read(context.Context) ([]schemas.Device, error) {
 
 // readIndex returns the device, or its slices in its place: nothing can run on a
 // device in MIG mode but on them.
-func (s nvmlSource) readIndex(index int) ([]schemas.Device, error) {
+func (s nvmlSource) readIndex(index int) ([]Device, error) {
 	h, err := s.calls.device(index)
 	if err != nil {
 		return nil, err
@@ -100,9 +100,9 @@ func (s nvmlSource) readIndex(index int) ([]schemas.Device, error) {
 	most, err := h.slices()
 	if err != nil { // also where it can't be told: then it's none
 		d, err := readNVMLDevice(h)
-		return []schemas.Device{d}, err
+		return []Device{{Device: d}}, err
 	}
-	var all []schemas.Device
+	var all []Device
 	for i := range most {
 		slice, err := h.slice(i)
 		if errors.Is(err, errNotFound) {
@@ -116,7 +116,7 @@ func (s nvmlSource) readIndex(index int) ([]schemas.Device, error) {
 			return nil, fmt.Errorf("slice %d: %w", i, err)
 		}
 		d.MIG = true
-		all = append(all, d)
+		all = append(all, Device{Device: d})
 	}
 	return all, nil
 }

@@ -55,7 +55,7 @@ func fakeNVML(boards ...*fakeBoard) nvmlCalls {
 	}
 }
 
-func readNVML(t *testing.T, boards ...*fakeBoard) ([]schemas.Device, error) {
+func readNVML(t *testing.T, boards ...*fakeBoard) ([]Device, error) {
 	t.Helper()
 	s, err := newNVML(fakeNVML(boards...))
 	if err != nil {

@@ -31,7 +31,7 @@ func openSMI(ctx context.Context, command string) (source, error) {
 	if err != nil {
 		return nil, errors.New("no such command")
 	}
-	var devices []schemas.Device
+	var devices []Device
 	for _, columns := range []string{smiAllColumns, smiColumns} {
 		s := smiSource{path, columns}
 		if devices, err = s.read(ctx); err == nil && len(devices) > 0 {
@@ -48,7 +48,7 @@ func (smiSource) name() string { return "nvidia-smi" }
 
 func (smiSource) close() error { return nil }
 
-func (s smiSource) read(ctx context.Context) ([]schemas.Device, error) {
+func (s smiSource) read(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.command, "--query-gpu="+s.columns, "--format=csv,noheader,nounits")
@@ -67,8 +67,8 @@ func firstLine(out []byte) string {
 }
 
 // parseSMI reads nvidia-smi's CSV, amounts in MiB. A name may have commas in it.
-func parseSMI(csv string) ([]schemas.Device, error) {
-	var all []schemas.Device
+func parseSMI(csv string) ([]Device, error) {
+	var all []Device
 	for line := range strings.Lines(csv) {
 		line = strings.TrimSpace(line)
 		if line == "" {
@@ -78,7 +78,7 @@ func parseSMI(csv string) ([]schemas.Device, error) {
 		if err != nil {
 			return nil, fmt.Errorf("nvidia-smi's line %.200q: %w", line, err)
 		}
-		all = append(all, d)
+		all = append(all, Device{Device: d})
 	}
 	return all, nil
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/vramjet/vramjet/schemas"
 )
 
 const (
@@ -18,7 +16,7 @@ const (
 
 // A reading is what a source said, and when it was asked.
 type reading struct {
-	devices []schemas.Device
+	devices []Device
 	err     error
 	at      time.Time
 }
@@ -75,7 +73,7 @@ func (w *watched) run(ctx context.Context, s source) {
 }
 
 // Devices implements Reader.
-func (w *watched) Devices(ctx context.Context) ([]schemas.Device, error) {
+func (w *watched) Devices(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the driver does not answer"))
 	defer cancel()
 	answer := make(chan reading, 1)
@@ -99,7 +97,7 @@ func (w *watched) Devices(ctx context.Context) ([]schemas.Device, error) {
 
 // stale returns the last reading in place of one that failed, with the error
 // where it is too old.
-func (w *watched) stale(err error) ([]schemas.Device, error) {
+func (w *watched) stale(err error) ([]Device, error) {
 	last := w.last.Load()
 	if last == nil {
 		return nil, fmt.Errorf("read devices by %s: %w", w.source, err)

@@ -17,7 +17,7 @@ import (
 
 // fakeSource answers with what the test puts into answers, and hangs until then.
 type fakeSource struct {
-	answers chan []schemas.Device // a closed one fails
+	answers chan []Device // a closed one fails
 	reads   atomic.Int64
 	closed  atomic.Bool
 }
@@ -26,7 +26,7 @@ var errFake = errors.New("the fake fails")
 
 func (*fakeSource) name() string { return "fake" }
 
-func (f *fakeSource) read(context.Context) ([]schemas.Device, error) {
+func (f *fakeSource) read(context.Context) ([]Device, error) {
 	f.reads.Add(1)
 	d, ok := <-f.answers
 	if !ok {
@@ -40,7 +40,9 @@ func (f *fakeSource) close() error {
 	return nil
 }
 
-func device(id string) []schemas.Device { return []schemas.Device{{ID: id, Kind: "sim"}} }
+func device(id string) []Device {
+	return []Device{{Device: schemas.Device{ID: id, Kind: "sim"}}}
+}
 
 func wantDevice(t *testing.T, r Reader, id string) {
 	t.Helper()
@@ -52,7 +54,7 @@ func wantDevice(t *testing.T, r Reader, id string) {
 
 func TestHangingDriverBlocksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSource{answers: make(chan []schemas.Device, 1)}
+		f := &fakeSource{answers: make(chan []Device, 1)}
 		w := watch(f)
 		f.answers <- device("first")
 		wantDevice(t, w, "first")
@@ -80,7 +82,7 @@ func TestHangingDriverBlocksNobody(t *testing.T) {
 
 func TestDriverThatComesBackIsReadAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSource{answers: make(chan []schemas.Device, 2)}
+		f := &fakeSource{answers: make(chan []Device, 2)}
 		w := watch(f)
 		if _, err := w.Devices(t.Context()); err == nil {
 			t.Error("no reading yet, and no error")
@@ -101,7 +103,7 @@ func TestDriverThatComesBackIsReadAnew(t *testing.T) {
 // before the question.
 func TestReadingIsNeverOlderThanTheQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSource{answers: make(chan []schemas.Device)}
+		f := &fakeSource{answers: make(chan []Device)}
 		w := watch(f)
 		got := make(chan string, 8)
 		ask := func() {
@@ -141,7 +143,7 @@ func TestReadingIsNeverOlderThanTheQuestion(t *testing.T) {
 
 func TestFailedReadingIsBridged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSource{answers: make(chan []schemas.Device, 1)}
+		f := &fakeSource{answers: make(chan []Device, 1)}
 		w := watch(f)
 		f.answers <- device("good")
 		wantDevice(t, w, "good")
@@ -159,7 +161,7 @@ func TestFailedReadingIsBridged(t *testing.T) {
 
 func TestCallersContextBoundsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSource{answers: make(chan []schemas.Device)}
+		f := &fakeSource{answers: make(chan []Device)}
 		w := watch(f)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
@@ -174,9 +176,9 @@ func TestCallersContextBoundsTheWait(t *testing.T) {
 }
 
 func TestCallersMayChangeWhatTheyGet(t *testing.T) {
-	f := &fakeSource{answers: make(chan []schemas.Device, 1)}
+	f := &fakeSource{answers: make(chan []Device, 1)}
 	w := watch(f)
-	for _, r := range []Reader{w, Fixed(device("a"))} {
+	for _, r := range []Reader{w, Fixed([]schemas.Device{device("a")[0].Device})} {
 		if r == w {
 			f.answers <- device("a")
 		}
@@ -194,7 +196,7 @@ func TestCallersMayChangeWhatTheyGet(t *testing.T) {
 
 func TestOpenTakesTheFirstThatHasDevices(t *testing.T) {
 	no := opener{"first", func(context.Context) (source, error) { return nil, errNoDevices }}
-	f := &fakeSource{answers: make(chan []schemas.Device, 1)}
+	f := &fakeSource{answers: make(chan []Device, 1)}
 	yes := opener{"second", func(context.Context) (source, error) { return f, nil }}
 	never := opener{"third", func(context.Context) (source, error) {
 		t.Error("the third was opened")
@@ -247,9 +249,13 @@ func TestOpenHere(t *testing.T) {
 	}
 }
 
-func wantDevices(t *testing.T, want, got []schemas.Device) {
+func wantDevices(t *testing.T, want []schemas.Device, got []Device) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
+	plain := make([]schemas.Device, len(got))
+	for i, d := range got {
+		plain[i] = d.Device
+	}
+	if diff := cmp.Diff(want, plain); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -47,7 +47,7 @@ type APIError struct {
 
 // A ControlRequest is the body of a request on a node's control subject.
 type ControlRequest struct {
-	Do      string `json:"do"` // state, drain, undrain, load, unload or pin
+	Do      string `json:"do"` // state, drain, undrain, load, unload, pin or unpin
 	Backend string `json:"backend,omitempty"`
 	Model   string `json:"model,omitempty"`
 }

@@ -25,16 +25,20 @@ var (
 	goldenRun   = Run{Node: "gpu-1", Backend: "ollama", Attempt: 2, QueuedMS: 12, LoadMS: 3400, TTFTMS: 3600, TotalMS: 9000, TokensPerSec: 87.5}
 	goldenError = &Error{Message: "messages.0.role: is missing", Type: "invalid_request_error", Code: InvalidRequest, Param: "messages.0.role"}
 	goldenState = NodeState{
-		Node: "gpu-1", Boot: "b7Kq", Seq: 41, At: time.Date(2026, 1, 2, 15, 4, 5, 600_000_000, time.UTC), Version: "0.1.0", Draining: true,
+		Node: "gpu-1", Boot: "b7Kq", Seq: 41, At: time.Date(2026, 1, 2, 15, 4, 5, 600_000_000, time.UTC), Version: "0.1.0", Draining: true, DeviceSource: "nvml 580.159.04",
 		Devices: []Device{
-			{ID: "GPU-8a6f", Name: "NVIDIA H100 80GB HBM3", Kind: "cuda", Total: Known(80 * GiB), Used: Known(GiB), Free: Known(78 * GiB), Reserved: Known(GiB)},
-			{ID: "MIG-11aa", Name: "NVIDIA GB10", Kind: "cuda", MIG: true},
+			{
+				ID: "GPU-8a6f", Name: "NVIDIA H100 80GB HBM3", Kind: "cuda", Total: Known(80 * GiB), Used: Known(7 * GiB), Free: Known(72 * GiB), Reserved: Known(GiB),
+				Ours: Known(6 * GiB), Others: Known(GiB), Promised: 6 * GiB, Available: Known(62 * GiB), Utilization: new(97), Temperature: new(61), Power: new(412),
+			},
+			{ID: "MIG-11aa", Name: "NVIDIA GB10", Kind: "cuda", MIG: true, Error: "XID 79: the GPU has fallen off the bus"},
 		},
 		Backends: []Backend{{
-			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"}, Price: Price{Input: 0.15, Output: 0.6},
+			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"}, Split: Spread, Price: Price{Input: 0.15, Output: 0.6},
 			Models: []Model{{
 				Name: "llama3.1:8b", Kinds: []Kind{Chat, Completion}, State: Resident, VRAM: Known(6 * GiB), Need: Known(7 * GiB),
 				Slots: 4, Busy: 1, Context: 8192, Digest: "sha256:46e0", LoadMS: 2100,
+				NeedFrom: NeedLearned, Estimate: Known(7 * GiB), Learned: Known(7 * GiB), Pinned: true, Devices: map[string]Bytes{"GPU-8a6f": 6 * GiB},
 			}},
 		}},
 		Running:      []RunningJob{{Job: "j1", Tenant: "default", Attempt: 1, Model: "llama3.1:8b", Backend: "ollama"}},
@@ -286,7 +290,7 @@ func TestSchemasRefuse(t *testing.T) {
 
 // Lists are never null, whatever the sender left out.
 func TestEmptyStateIsValid(t *testing.T) {
-	s := NodeState{Node: "n", Boot: "b", Backends: []Backend{{Name: "x", Kind: "sim", Models: []Model{{Name: "m", State: Installed}}}}, Reservations: []Reservation{{Model: "m", Backend: "x"}}}
+	s := NodeState{Node: "n", Boot: "b", Backends: []Backend{{Name: "x", Kind: "sim", Split: Spread, Models: []Model{{Name: "m", State: Installed}}}}, Reservations: []Reservation{{Model: "m", Backend: "x"}}}
 	if err := validate("node-state", encode(t, s)); err != nil {
 		t.Error(err)
 	}

@@ -26,7 +26,7 @@ const (
 	HeaderTenant  = "Vj-Tenant"  // the job's tenant
 	HeaderModel   = "Vj-Model"   // the model, as users name it
 	HeaderBackend = "Vj-Backend" // the backend to run it on
-	HeaderEvict   = "Vj-Evict"   // a model to unload first; may stand several times
+	HeaderEvict   = "Vj-Evict"   // a backend and a model to unload first, see Victim; may stand several times
 	HeaderWaited  = "Vj-Waited"  // how long the job waited in the queue, in ms
 	HeaderFlow    = "Vj-Flow"    // the job's subject in the queue
 )

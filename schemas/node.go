@@ -14,7 +14,8 @@ type NodeState struct {
 	Seq          uint64        `json:"seq"`  // counts states since then
 	At           time.Time     `json:"at"`
 	Version      string        `json:"version"`
-	Draining     bool          `json:"draining"` // takes no more jobs
+	Draining     bool          `json:"draining"`      // takes no more jobs
+	DeviceSource string        `json:"device_source"` // who tells what the devices are, or why nobody does, for people
 	Devices      []Device      `json:"devices"`
 	Backends     []Backend     `json:"backends"`
 	Running      []RunningJob  `json:"running"`
@@ -25,12 +26,24 @@ type NodeState struct {
 type Device struct {
 	ID       string `json:"id"`   // unique on the node and stable: a UUID where there is one
 	Name     string `json:"name"` // as the vendor calls it
-	Kind     string `json:"kind"` // cuda, rocm, metal, cpu, sim: whose memory it is
+	Kind     string `json:"kind"` // cuda, rocm, intel, metal, cpu, sim: whose memory it is
 	Total    Amount `json:"total"`
-	Used     Amount `json:"used"`     // by anybody
-	Free     Amount `json:"free"`     // as measured
-	Reserved Amount `json:"reserved"` // by the driver
-	MIG      bool   `json:"mig"`      // a slice of a device
+	Used     Amount `json:"used"`            // by anybody
+	Free     Amount `json:"free"`            // as measured
+	Reserved Amount `json:"reserved"`        // by the driver
+	MIG      bool   `json:"mig"`             // a slice of a device
+	Error    string `json:"error,omitempty"` // why nothing is loaded on it; "": it is fine
+
+	// What the node's own books say: who has the memory, and what a load may take.
+	Ours      Amount `json:"ours"`      // models of the node's backends
+	Others    Amount `json:"others"`    // anybody else
+	Promised  Bytes  `json:"promised"`  // to loads that have not taken it yet
+	Available Amount `json:"available"` // what a load may take now, less a margin for safety
+
+	// What the device does; null where it does not tell.
+	Utilization *int `json:"utilization"` // percent of the time that something ran on it lately
+	Temperature *int `json:"temperature"` // in degrees Celsius
+	Power       *int `json:"power"`       // in watts
 }
 
 // A Backend is one model server, or hosted API, behind a node.
@@ -40,6 +53,7 @@ type Backend struct {
 	Healthy bool     `json:"healthy"`
 	Error   string   `json:"error,omitempty"` // why it is not healthy
 	Devices []string `json:"devices"`         // ids of the devices its models load on
+	Split   Split    `json:"split"`           // how a model lies on several of them
 	Price   Price    `json:"price,omitzero"`
 	Models  []Model  `json:"models"`
 }
@@ -51,6 +65,31 @@ type Price struct {
 	Input  float64 `json:"input"`  // for tokens of prompts
 	Output float64 `json:"output"` // for generated tokens
 }
+
+// A Split is how a server lays a model on several devices.
+type Split string
+
+// The ways.
+const (
+	// Spread: on one device where one has the room, else on as many as it takes.
+	Spread Split = "spread"
+	// Proportional: on all devices, on each in proportion to what is free there.
+	Proportional Split = "proportional"
+	// Equal: the same share on all devices, as tensor parallelism has it.
+	Equal Split = "equal"
+)
+
+// A NeedSource says how it is known what a load takes.
+type NeedSource string
+
+// The sources, the weightiest first.
+const (
+	NeedConfigured NeedSource = "config"   // an operator says so
+	NeedLearned    NeedSource = "learned"  // earlier loads took so much
+	NeedEstimated  NeedSource = "estimate" // computed from what the model is made of
+	NeedTold       NeedSource = "server"   // the server says so
+	NeedUnknown    NeedSource = ""
+)
 
 // A ModelState says where a model is.
 type ModelState string
@@ -69,12 +108,18 @@ type Model struct {
 	Kinds   []Kind     `json:"kinds"`
 	State   ModelState `json:"state"`
 	VRAM    Amount     `json:"vram"`    // device memory it takes now
-	Need    Amount     `json:"need"`    // device memory a load of it takes
+	Need    Amount     `json:"need"`    // device memory a load of it takes: what plans count with
 	Slots   int        `json:"slots"`   // jobs it runs at once
 	Busy    int        `json:"busy"`    // jobs it runs now, or is about to
 	Context int        `json:"context"` // longest context, in tokens; 0: unknown
 	Digest  string     `json:"digest,omitempty"`
 	LoadMS  int64      `json:"load_ms"` // how long the last load took; 0: unknown
+
+	NeedFrom NeedSource       `json:"need_from"`
+	Estimate Amount           `json:"estimate"` // of Need, computed
+	Learned  Amount           `json:"learned"`  // of Need, measured at earlier loads
+	Pinned   bool             `json:"pinned"`   // never unloaded to make room
+	Devices  map[string]Bytes `json:"devices"`  // where it is, by device id; empty: unknown, or nowhere
 }
 
 // A RunningJob is a job that a node has accepted and not settled.
@@ -132,10 +177,13 @@ func (b Backend) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(b))
 }
 
-// MarshalJSON writes m with an empty list in place of a nil one.
+// MarshalJSON writes m with an empty list and object in place of nil ones.
 func (m Model) MarshalJSON() ([]byte, error) {
 	type plain Model
 	m.Kinds = list(m.Kinds)
+	if m.Devices == nil {
+		m.Devices = map[string]Bytes{}
+	}
 	return json.Marshal(plain(m))
 }
 

@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -14,8 +15,27 @@ type Offer struct {
 	Attempt uint64 // from 1
 	Backend string
 	Model   string   // as users name it
-	Evict   []string // models to unload first
+	Evict   []Victim // models to unload first
 	Waited  time.Duration
+}
+
+// A Victim is a model that is unloaded to make room for another. It may be another
+// backend's, where that has devices in common.
+type Victim struct {
+	Backend string // has no whitespace
+	Model   string // as users name it
+}
+
+// String returns v as it stands in HeaderEvict: "backend model".
+func (v Victim) String() string { return v.Backend + " " + v.Model }
+
+// parseVictim reads a value of HeaderEvict.
+func parseVictim(value string) (Victim, error) {
+	backend, model, ok := strings.Cut(value, " ")
+	if !ok || backend == "" || model == "" {
+		return Victim{}, Errorf(InvalidRequest, "%s %q is not a backend and a model", HeaderEvict, truncate(value))
+	}
+	return Victim{Backend: backend, Model: model}, nil
 }
 
 // maxWaited bounds what an offer may say of its waiting: ten years.
@@ -31,7 +51,14 @@ func ReadOffer(header map[string][]string, body []byte) (*Offer, error) {
 		}
 		return ""
 	})
-	o := &Offer{Subject: h(HeaderFlow), Backend: h(HeaderBackend), Model: h(HeaderModel), Evict: header[HeaderEvict]}
+	o := &Offer{Subject: h(HeaderFlow), Backend: h(HeaderBackend), Model: h(HeaderModel)}
+	for _, value := range header[HeaderEvict] {
+		v, err := parseVictim(value)
+		if err != nil {
+			return nil, err
+		}
+		o.Evict = append(o.Evict, v)
+	}
 	if err := o.readNumbers(h); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func offerHeader(more ...string) map[string][]string {
 
 func TestReadOffer(t *testing.T) {
 	h := offerHeader(HeaderReply, "_INBOX.x.y", HeaderDeadline, "2030-01-02T03:04:05Z", HeaderTimeout, "90s", HeaderAttempts, "7")
-	h[HeaderEvict] = []string{"x", "y"}
+	h[HeaderEvict] = []string{"ollama x", "vllm a b"}
 	body := []byte(`{"messages":[],"stream":true}`)
 	got, err := ReadOffer(h, body)
 	if err != nil {
@@ -34,7 +34,7 @@ func TestReadOffer(t *testing.T) {
 			Deadline: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC), Timeout: 90 * time.Second, Attempts: 7, Abandon: AbandonCancel, Body: body,
 		},
 		Subject: "vj.v1.jobs.acme.batch.llama3.1:8b", Attempt: 2, Backend: "b", Model: "llama3.1:8b",
-		Evict: []string{"x", "y"}, Waited: 1500 * time.Millisecond,
+		Evict: []Victim{{"ollama", "x"}, {"vllm", "a b"}}, Waited: 1500 * time.Millisecond,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -69,6 +69,7 @@ func TestReadOfferRefuses(t *testing.T) {
 		HeaderTimeout:  "-1s",
 		HeaderAttempts: "0",
 		HeaderAbandon:  "now",
+		HeaderEvict:    "m",
 	} {
 		if _, err := ReadOffer(offerHeader(key, bad), []byte(`{}`)); err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%s %q: got %v", key, bad, err)

@@ -363,5 +363,10 @@ func (w *Worker) readDevices(ctx context.Context) ([]schemas.Device, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return w.cfg.GPU.Devices(ctx)
+	found, err := w.cfg.GPU.Devices(ctx)
+	devices := make([]schemas.Device, len(found))
+	for i := range found {
+		devices[i] = found[i].Device
+	}
+	return devices, err
 }

@@ -135,7 +135,7 @@ func (m offered) apply(_ context.Context, n *node) {
 	n.tasks[t.key], n.numbers[t.number] = t, t
 	t.backend.busy[m.Model]++
 	if c.load {
-		t.load = n.promise(t.backend, m.Model, m.Evict, plan)
+		t.load = n.promise(t.backend, m.Model, m.victims(), plan)
 		t.load.offers++
 	}
 	n.changed = true
@@ -151,7 +151,7 @@ func (n *node) candidate(o *offer) candidate {
 	if b == nil {
 		return c
 	}
-	n.fill(&c, b, o.Model, o.Evict)
+	n.fill(&c, b, o.Model, o.victims())
 	return c
 }
 

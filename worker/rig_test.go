@@ -269,7 +269,7 @@ func (j *job) offer(msg jetstream.Msg, evict ...string) (schemas.OfferAnswer, *n
 	h.Set(schemas.HeaderModel, j.model)
 	h.Set(schemas.HeaderWaited, "12")
 	for _, m := range evict {
-		h.Add(schemas.HeaderEvict, m)
+		h.Add(schemas.HeaderEvict, "sim "+m)
 	}
 	if j.change != nil {
 		j.change(h)

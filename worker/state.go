@@ -32,6 +32,7 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 		At:           now.UTC(),
 		Version:      n.w.cfg.Version,
 		Draining:     n.draining || n.leaving,
+		DeviceSource: n.source(),
 		Devices:      slices.Clone(n.devices),
 		Backends:     make([]schemas.Backend, len(n.backends)),
 		Running:      make([]schemas.RunningJob, 0, len(n.tasks)),
@@ -62,7 +63,7 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 
 func (n *node) backendState(b *backend) schemas.Backend {
 	s := schemas.Backend{
-		Name: b.Name, Kind: b.Kind, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
+		Name: b.Name, Kind: b.Kind, Split: schemas.Spread, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
 		Devices: []string{}, Models: make([]schemas.Model, len(b.models)),
 	}
 	for _, d := range n.devicesOf(b) {
@@ -111,4 +112,12 @@ func (w *Worker) publishJSON(subject string, v any) {
 	if err != nil {
 		w.cfg.Logger.Warn("not published", "subject", subject, "err", err)
 	}
+}
+
+// source says who tells what the devices are.
+func (n *node) source() string {
+	if n.w.cfg.GPU == nil {
+		return "none"
+	}
+	return n.w.cfg.GPU.Source()
 }

@@ -73,8 +73,8 @@ type Choice struct {
 	Node    string
 	Backend string
 	Model   string
-	Load    bool     // the model must be loaded first
-	Evict   []string // idle models of the backend to unload before that
+	Load    bool             // the model must be loaded first
+	Evict   []schemas.Victim // idle models to unload before that
 }
 
 // Place is how Avoid names where a Choice is.
@@ -202,7 +202,7 @@ func considerLoad(p place, o option) (option, string) {
 	o.way = fitsAfterEviction
 	var freed schemas.Bytes
 	for _, m := range evictable(p.backend) {
-		o.choice.Evict = append(o.choice.Evict, m.Name)
+		o.choice.Evict = append(o.choice.Evict, schemas.Victim{Backend: p.backend.Name, Model: m.Name})
 		freed += m.held().Bytes
 		if has := room.free + freed.Minus(room.lacking); has >= need {
 			o.left = has - need

@@ -82,7 +82,7 @@ func TestChoose(t *testing.T) {
 		"an idle model is evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0))),
 			Ask{Model: "phi"},
-			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "qwen"}}},
 		},
 		"a busy model is never evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1))), Ask{Model: "phi"}, Choice{},
@@ -113,7 +113,7 @@ func TestChoose(t *testing.T) {
 		"a hosted API is the last choice": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
 			Ask{Model: "phi"},
-			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "qwen"}}},
 		},
 		"and a choice": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
@@ -138,7 +138,7 @@ func TestChoose(t *testing.T) {
 		"a hosted API that costs nothing is the last choice all the same": {
 			fleetOf(func() *Node { n := gpu("a", 24*gib, 4*gib, installed, qwen(0)); n.Backends[0].Cost = 9; return n }(), api("b", 0, phi(schemas.Remote, 0))),
 			Ask{Model: "phi"},
-			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []string{"qwen"}},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "qwen"}}},
 		},
 		"the kind must be served": {
 			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 0))), Ask{Model: "phi", Kind: schemas.Embedding}, Choice{},
@@ -183,9 +183,9 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 				t.Fatalf("%+v has no slot: %+v", got, m)
 			case m.Name == ask.Model && (m.State == schemas.Installed) != got.Load:
 				t.Fatalf("%+v, but the model is %s", got, m.State)
-			case slices.Contains(got.Evict, m.Name) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted):
+			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted):
 				t.Fatalf("%+v evicts %+v", got, m)
-			case slices.Contains(got.Evict, m.Name):
+			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}):
 				room += m.VRAM.Bytes
 			}
 		}
