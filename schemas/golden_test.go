@@ -34,7 +34,7 @@ var (
 			{ID: "MIG-11aa", Name: "NVIDIA GB10", Kind: "cuda", MIG: true, Error: "XID 79: the GPU has fallen off the bus"},
 		},
 		Backends: []Backend{{
-			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"}, Split: Spread, Price: Price{Input: 0.15, Output: 0.6},
+			Name: "ollama", Kind: "ollama", Healthy: true, Error: "slow", Devices: []string{"GPU-8a6f"}, Split: Spread, Loads: true, Price: Price{Input: 0.15, Output: 0.6},
 			Models: []Model{{
 				Name: "llama3.1:8b", Kinds: []Kind{Chat, Completion}, State: Resident, VRAM: Known(6 * GiB), Need: Known(7 * GiB),
 				Slots: 4, Busy: 1, Context: 8192, Digest: "sha256:46e0", LoadMS: 2100,

@@ -54,6 +54,7 @@ type Backend struct {
 	Error   string   `json:"error,omitempty"` // why it is not healthy
 	Devices []string `json:"devices"`         // ids of the devices its models load on
 	Split   Split    `json:"split"`           // how a model lies on several of them
+	Loads   bool     `json:"loads"`           // can be told to load and unload
 	Price   Price    `json:"price,omitzero"`
 	Models  []Model  `json:"models"`
 }

@@ -63,7 +63,7 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 
 func (n *node) backendState(b *backend) schemas.Backend {
 	s := schemas.Backend{
-		Name: b.Name, Kind: b.Kind, Split: schemas.Spread, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
+		Name: b.Name, Kind: b.Kind, Split: schemas.Spread, Loads: b.loader != nil, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
 		Devices: []string{}, Models: make([]schemas.Model, len(b.models)),
 	}
 	for _, d := range n.devicesOf(b) {
