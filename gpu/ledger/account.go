@@ -88,10 +88,38 @@ func (l *Ledger) open(r Reading) (open, arrived schemas.Bytes) {
 // hold more than when it began. It's 0 where nobody can tell whose memory is whose.
 func (x *reservation) arrived(r Reading) schemas.Bytes {
 	before, began := x.before[r.ID]
-	if !began || !before.Known || !r.Held.Known {
+	if !began || !before.Held.Known || !r.Held.Known {
 		return 0
 	}
-	return min(x.plan[r.ID], r.Held.Bytes.Minus(before.Bytes))
+	return min(x.plan[r.ID], r.Held.Bytes.Minus(before.Held.Bytes))
+}
+
+// Grown is what the devices show more than when a load began: what it took, once it
+// has ended. sure is that nothing else can have made the difference: it is told whose
+// memory is whose, and no other model of the node went meanwhile. Where a device
+// tells nothing, so does Grown: nil.
+func (l *Ledger) Grown(v schemas.Victim) (grown Plan, sure bool) {
+	x := l.reservations[v]
+	if x == nil || x.before == nil {
+		return nil, false
+	}
+	grown, sure = Plan{}, !x.disturbed
+	for _, r := range l.readings {
+		before := x.before[r.ID]
+		if x.plan[r.ID] == 0 {
+			continue
+		}
+		switch {
+		case r.Held.Known && before.Held.Known:
+			grown.add(r.ID, r.Held.Bytes.Minus(before.Held.Bytes))
+		case r.Used.Known && before.Used.Known:
+			grown.add(r.ID, r.Used.Bytes.Minus(before.Used.Bytes))
+			sure = false
+		default:
+			return nil, false
+		}
+	}
+	return grown, sure
 }
 
 // Arrived is how much of a load can be seen on the devices.

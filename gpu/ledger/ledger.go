@@ -46,14 +46,17 @@ type Ledger struct {
 	residents    map[schemas.Victim]Plan
 	reservations map[schemas.Victim]*reservation
 	drains       []drain
+	recent       []freeThen // the readings of the last DrainTime
+	least        map[schemas.Victim]lesson
 }
 
 // A reservation keeps memory for a load, from the decision until the model is seen
 // in memory, the load failed, or its deadline passed. No reading ends it.
 type reservation struct {
-	plan     Plan
-	deadline time.Time
-	before   map[string]schemas.Amount // what the node's servers held when it began, by device; nil: it did not
+	plan      Plan
+	deadline  time.Time
+	before    map[string]Reading // of the devices when it began; nil: it did not
+	disturbed bool               // memory came free meanwhile that another model had
 }
 
 // A drain is memory that a model held which is no longer there, until the device
@@ -61,22 +64,42 @@ type reservation struct {
 type drain struct {
 	device string
 	bytes  schemas.Bytes
-	free   schemas.Amount // as measured last before
+	free   schemas.Bytes // while the model was there
 	until  time.Time
+}
+
+// back reports whether a device shows that most of the memory came back. Three
+// quarters are enough, as Ollama has it: something else may have grown meanwhile.
+func (d drain) back(r Reading) bool {
+	return !r.Free.Known || r.Free.Bytes.Minus(d.free) >= d.bytes/4*3
+}
+
+// freeThen is what a device had free some time ago.
+type freeThen struct {
+	device string
+	bytes  schemas.Bytes
+	at     time.Time
 }
 
 // New returns the books of a node of which nothing is known.
 func New() *Ledger {
-	return &Ledger{residents: map[schemas.Victim]Plan{}, reservations: map[schemas.Victim]*reservation{}}
+	return &Ledger{
+		residents:    map[schemas.Victim]Plan{},
+		reservations: map[schemas.Victim]*reservation{},
+		least:        map[schemas.Victim]lesson{},
+	}
 }
 
 // Observe takes in what the devices are measured to be, all of them.
 func (l *Ledger) Observe(readings []Reading, now time.Time) {
 	l.readings = slices.Clone(readings)
+	l.recent = slices.DeleteFunc(l.recent, func(f freeThen) bool { return now.Sub(f.at) > DrainTime })
+	for _, r := range readings {
+		l.recent = append(l.recent, freeThen{r.ID, r.Free.Bytes, now})
+	}
 	l.drains = slices.DeleteFunc(l.drains, func(d drain) bool {
 		r, ok := l.reading(d.device)
-		back := !r.Free.Known || !d.free.Known || r.Free.Bytes.Minus(d.free.Bytes) >= d.bytes/4*3
-		return !ok || back || !now.Before(d.until)
+		return !ok || d.back(r) || !now.Before(d.until)
 	})
 	// What is booked later is not in these readings.
 	l.others, l.beside = map[string]schemas.Amount{}, map[string]schemas.Bytes{}
@@ -105,16 +128,16 @@ func (l *Ledger) Reserve(v schemas.Victim, p Plan, deadline time.Time) {
 	l.reservations[v] = &reservation{plan: maps.Clone(p), deadline: deadline}
 }
 
-// Begin says that a load that is reserved begins to take memory: what its backend's
-// devices show from now on is its own.
+// Begin says that a load that is reserved begins to take memory: what the devices
+// show from now on is its own. They are to be observed right before that.
 func (l *Ledger) Begin(v schemas.Victim) {
 	x := l.reservations[v]
 	if x == nil {
 		return
 	}
-	x.before = map[string]schemas.Amount{}
+	x.before, x.disturbed = map[string]Reading{}, false
 	for _, r := range l.readings {
-		x.before[r.ID] = r.Held
+		x.before[r.ID] = r
 	}
 }
 
@@ -131,12 +154,43 @@ func (l *Ledger) Loaded(v schemas.Victim) {
 	if r := l.reservations[v]; r != nil {
 		l.residents[v] = r.plan
 		delete(l.reservations, v)
+		delete(l.least, v)
 	}
 }
 
 // Failed ends a reservation because the load failed, or never began. What the load
 // had taken, the devices show.
 func (l *Ledger) Failed(v schemas.Victim) { delete(l.reservations, v) }
+
+// OutOfMemory ends a reservation because the load took more than there was, and
+// teaches the books that the model needs more than was reserved.
+func (l *Ledger) OutOfMemory(v schemas.Victim, now time.Time) {
+	if r := l.reservations[v]; r != nil && r.plan.Sum() > 0 {
+		l.least[v] = lesson{bytes: r.plan.Sum() / 10 * 11, until: now.Add(lessonTime)}
+	}
+	l.Failed(v)
+}
+
+// lessonTime is how long a load that ran out of memory counts. It may have been
+// another's fault, so a model that seems to fit nowhere is tried again some time.
+const lessonTime = 10 * time.Minute
+
+// A lesson is what a load needs at least, as one with less failed.
+type lesson struct {
+	bytes schemas.Bytes
+	until time.Time
+}
+
+// Least is what a model needs at least, since a load with less ran out of memory in
+// the last 10 minutes: a tenth more than that one was given. It's unknown where none
+// did, or where another was loaded since.
+func (l *Ledger) Least(v schemas.Victim, now time.Time) schemas.Amount {
+	x, ok := l.least[v]
+	if !ok || !now.Before(x.until) {
+		return schemas.Amount{}
+	}
+	return schemas.Known(x.bytes)
+}
 
 // Expire ends the reservations whose deadline has passed, and lists them.
 func (l *Ledger) Expire(now time.Time) []schemas.Victim {
@@ -218,12 +272,25 @@ func (p Plan) scaled(sum schemas.Bytes) Plan {
 	return q
 }
 
-// drain keeps the memory of a model that is gone until it came back.
+// drain keeps the memory of a model that is gone until it came back. That may be
+// before anybody said that the model is gone.
 func (l *Ledger) drain(held Plan, now time.Time) {
 	for device, bytes := range held {
+		for _, x := range l.reservations {
+			x.disturbed = x.disturbed || x.before != nil && x.plan[device] > 0
+		}
 		r, ok := l.reading(device)
-		if ok && r.Free.Known { // else no reading will ever show it
-			l.drains = append(l.drains, drain{device: device, bytes: bytes, free: r.Free, until: now.Add(DrainTime)})
+		if !ok || !r.Free.Known {
+			continue // no reading will ever show it
+		}
+		d := drain{device: device, bytes: bytes, free: r.Free.Bytes, until: now.Add(DrainTime)}
+		for _, f := range l.recent {
+			if f.device == device {
+				d.free = min(d.free, f.bytes)
+			}
+		}
+		if !d.back(r) {
+			l.drains = append(l.drains, d)
 		}
 	}
 }

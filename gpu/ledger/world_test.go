@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,22 +111,16 @@ func (w *world) ask(t *rapid.T) {
 	w.l.Reserve(v, p, deadline)
 	w.loading[v] = &loading{plan: p, arrived: Plan{}, deadline: deadline}
 	if len(w.loading) == 1 {
-		w.l.Begin(v)
+		w.begin()
 	}
 }
 
 // first draws one of the models of m.
 func first[V any](t *rapid.T, m map[schemas.Victim]V) (schemas.Victim, bool) {
-	all := slices.SortedFunc(maps.Keys(m), func(a, b schemas.Victim) int { return len(a.Model) - len(b.Model) })
+	all := sorted(m)
 	if len(all) == 0 {
 		return schemas.Victim{}, false
 	}
-	slices.SortFunc(all, func(a, b schemas.Victim) int {
-		if a.Model < b.Model {
-			return -1
-		}
-		return 1
-	})
 	return rapid.SampledFrom(all).Draw(t, "model"), true
 }
 
@@ -136,18 +131,19 @@ func (w *world) arrive(t *rapid.T) {
 		return
 	}
 	x := w.loading[v]
-	for d, all := range x.plan {
+	for _, d := range w.devices {
+		all := x.plan[d]
 		x.arrived[d] = min(all, x.arrived[d]+all/schemas.Bytes(rapid.IntRange(1, 4).Draw(t, "part")))
 	}
 }
 
 func (w *world) loaded(t *rapid.T) {
-	if v, ok := first(t, w.loading); ok {
+	if v, ok := first(t, w.loading); ok && w.l.reservations[v].before != nil {
 		w.resident[v] = w.loading[v].plan
 		delete(w.loading, v)
 		w.l.Loaded(v)
 		w.tell()
-		w.beginNext()
+		w.begin()
 	}
 }
 
@@ -156,7 +152,7 @@ func (w *world) failed(t *rapid.T) {
 		delete(w.loading, v)
 		w.l.Failed(v)
 		w.observe(t) // as the node does after a load
-		w.beginNext()
+		w.begin()
 	}
 }
 
@@ -165,18 +161,29 @@ func (w *world) unload(t *rapid.T) {
 	if !ok {
 		return
 	}
-	for d, b := range w.resident[v] {
+	for _, d := range w.devices {
+		b := w.resident[v][d]
 		w.leaving = append(w.leaving, leaving{d, b, w.now.Add(time.Duration(rapid.IntRange(0, 9).Draw(t, "until")) * time.Second)})
 	}
 	delete(w.resident, v)
 	w.tell()
 }
 
-func (w *world) beginNext() {
-	for v := range w.loading {
-		w.l.Begin(v)
-		return
+// begin lets a load take memory, after a look at the devices, as the node does it.
+func (w *world) begin() {
+	w.observe(nil)
+	for _, v := range sorted(w.loading) {
+		if w.l.reservations[v].before != nil {
+			return // one at a time
+		}
 	}
+	for _, v := range sorted(w.loading)[:min(1, len(w.loading))] {
+		w.l.Begin(v)
+	}
+}
+
+func sorted[V any](m map[schemas.Victim]V) []schemas.Victim {
+	return slices.SortedFunc(maps.Keys(m), func(a, b schemas.Victim) int { return strings.Compare(a.Model, b.Model) })
 }
 
 // tell has the backend say what it holds.
@@ -195,8 +202,8 @@ func (w *world) pass(t *rapid.T) {
 			t.Fatalf("%v expired early", v)
 		}
 		delete(w.loading, v)
-		w.beginNext()
 	}
+	w.begin()
 	for v, x := range w.loading {
 		if !w.now.Before(x.deadline) {
 			t.Fatalf("%v did not expire", v)
