@@ -105,8 +105,8 @@ func (l *Ledger) Grown(v schemas.Victim) (grown Plan, sure bool) {
 	}
 	grown, sure = Plan{}, !x.disturbed
 	for _, r := range l.readings {
-		before := x.before[r.ID]
-		if x.plan[r.ID] == 0 {
+		before, begun := x.before[r.ID]
+		if !begun {
 			continue
 		}
 		switch {

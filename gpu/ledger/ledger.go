@@ -55,7 +55,7 @@ type Ledger struct {
 type reservation struct {
 	plan      Plan
 	deadline  time.Time
-	before    map[string]Reading // of the devices when it began; nil: it did not
+	before    map[string]Reading // of its devices when it began; nil: it did not
 	disturbed bool               // memory came free meanwhile that another model had
 }
 
@@ -130,14 +130,16 @@ func (l *Ledger) Reserve(v schemas.Victim, p Plan, deadline time.Time) {
 
 // Begin says that a load that is reserved begins to take memory: what the devices
 // show from now on is its own. They are to be observed right before that.
-func (l *Ledger) Begin(v schemas.Victim) {
+func (l *Ledger) Begin(v schemas.Victim, devices []string) {
 	x := l.reservations[v]
 	if x == nil {
 		return
 	}
 	x.before, x.disturbed = map[string]Reading{}, false
-	for _, r := range l.readings {
-		x.before[r.ID] = r
+	for _, d := range devices {
+		if r, ok := l.reading(d); ok {
+			x.before[d] = r
+		}
 	}
 }
 
@@ -277,7 +279,8 @@ func (p Plan) scaled(sum schemas.Bytes) Plan {
 func (l *Ledger) drain(held Plan, now time.Time) {
 	for device, bytes := range held {
 		for _, x := range l.reservations {
-			x.disturbed = x.disturbed || x.before != nil && x.plan[device] > 0
+			_, begun := x.before[device]
+			x.disturbed = x.disturbed || begun
 		}
 		r, ok := l.reading(device)
 		if !ok || !r.Free.Known {

@@ -43,7 +43,7 @@ func TestLoad(t *testing.T) {
 	wantAccount(t, l, Account{Ours: known(0), Others: known(10 * gib), Available: known(66 * gib)})
 
 	l.Reserve(big, Plan{"a": 40 * gib}, after(time.Hour))
-	l.Begin(big)
+	l.Begin(big, devA)
 	wantAccount(t, l, Account{Ours: known(0), Others: known(10 * gib), Promised: 40 * gib, Available: known(26 * gib)})
 
 	l.Observe([]Reading{device("a", 25*gib, known(15*gib))}, after(time.Second))
@@ -66,7 +66,7 @@ func TestLoadThatCannotBeWatched(t *testing.T) {
 	l := New()
 	l.Observe([]Reading{device("a", 10*gib, nobody)}, start)
 	l.Reserve(big, Plan{"a": 40 * gib}, after(time.Hour))
-	l.Begin(big)
+	l.Begin(big, devA)
 	l.Observe([]Reading{device("a", 25*gib, nobody)}, start)
 	wantAccount(t, l, Account{Ours: known(0), Others: known(25 * gib), Promised: 40 * gib, Available: known(11 * gib)})
 	l.Observe([]Reading{device("a", 50*gib, nobody)}, start)
