@@ -67,7 +67,10 @@ func TestAsyncAPIRefs(t *testing.T) {
 			}
 		}
 	}
-	indirect := []string{"jsonschema/request.json", "jsonschema/run.json"}
+	indirect := []string{
+		"jsonschema/request.json", "jsonschema/run.json",
+		"jsonschema/learned-need.json", "jsonschema/victim.json", // values in the KV bucket
+	}
 	files, _ := filepath.Glob("jsonschema/*.json")
 	for _, f := range files {
 		if !used[filepath.ToSlash(f)] && !slices.Contains(indirect, filepath.ToSlash(f)) {

@@ -67,6 +67,11 @@ var goldens = map[string]any{
 		Name: "upper", Kinds: []Kind{Chat, Embedding}, State: Installed, VRAM: Known(6 * GiB), Need: Known(7 * GiB),
 		Slots: 4, Context: 8192, Digest: "sha256:46e0", Abilities: []string{"tools"},
 	}}},
+	"learned-need": &LearnedNeed{
+		Model: "llama3.1:8b", Digest: "sha256:46e0", Kind: "ollama", Version: "0.30.0", Context: 32768, Parallel: 4,
+		Samples: []Bytes{6 * GiB, 7 * GiB}, P95: 7 * GiB, Estimate: Known(7 * GiB), At: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
+	},
+	"victim":              &Victim{Backend: "ollama", Model: "llama3.1:8b"},
 	"rpc-model-request":   &RPCModelRequest{Model: "upper"},
 	"rpc-pressure-report": &RPCPressureReport{Running: new(2), Waiting: new(1), Slots: 4, KVUsed: new(0.25)},
 	"rpc-error":           &RPCError{Error: RPCFailure{Message: "no room", Type: "server_error", Code: "out_of_memory", Param: "model", RetryAfterMS: 1500}},

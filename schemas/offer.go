@@ -22,8 +22,8 @@ type Offer struct {
 // A Victim is a model that is unloaded to make room for another. It may be another
 // backend's, where that has devices in common.
 type Victim struct {
-	Backend string // has no whitespace
-	Model   string // as users name it
+	Backend string `json:"backend"` // has no whitespace
+	Model   string `json:"model"`   // as users name it
 }
 
 // String returns v as it stands in HeaderEvict: "backend model".

@@ -1,11 +1,11 @@
 package worker
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -27,27 +27,19 @@ type candidate struct {
 	load     bool
 	promised bool // for another job: there is nothing to decide
 	evict    []victim
-	rooms    []room // of the backend's devices; none: unknown
+	spaces   []ledger.Space // of the backend's devices; none: unknown
+	split    schemas.Split
 }
 
 // A victim is a model that an offer wants unloaded first.
 type victim struct {
-	name  string
-	model schemas.Model
-	idle  bool // resident, and nobody uses it or is about to
-}
-
-// A room is the memory of one device.
-type room struct {
-	id       string
-	free     schemas.Amount // as measured
-	total    schemas.Amount
-	promised schemas.Bytes // to loads that have not taken it yet
+	ledger.Candidate
+	trouble string // why it cannot be; "" where it can
 }
 
 // admit decides about an offer. A reason means no. Else plan is the memory to
 // reserve on each device; nil where none is to be, or where nobody can say.
-func admit(c candidate) (plan map[string]schemas.Bytes, reason string) {
+func admit(c candidate) (plan ledger.Plan, reason string) {
 	switch {
 	case c.again:
 		return nil, "already running"
@@ -72,32 +64,29 @@ func admit(c candidate) (plan map[string]schemas.Bytes, reason string) {
 }
 
 // admitLoad decides about a model that must be loaded first.
-func admitLoad(c candidate) (plan map[string]schemas.Bytes, reason string) {
-	gain := schemas.Known(0) // what evicting frees
+func admitLoad(c candidate) (plan ledger.Plan, reason string) {
+	gone := make([]ledger.Candidate, 0, len(c.evict))
+	unknown := false // how much of it comes free
 	for _, v := range c.evict {
-		if !v.idle {
-			return nil, fmt.Sprintf("%s on %s is not idle, so it cannot be unloaded", v.name, c.backend)
+		if v.trouble != "" {
+			return nil, fmt.Sprintf("%s on %s %s, so it cannot be unloaded", v.Model, v.Backend, v.trouble)
 		}
-		held := v.model.VRAM
-		if !held.Known { // at least what a load of it needs
-			held = v.model.Need
-		}
-		gain.Bytes += held.Bytes
-		gain.Known = gain.Known && held.Known
+		gone = append(gone, v.Candidate)
+		unknown = unknown || len(v.Held) == 0
 	}
-	if !c.model.Need.Known || !gain.Known || len(c.rooms) == 0 {
+	after := ledger.Without(c.spaces, gone)
+	plan, ok := ledger.Fit(ledger.Need{Bytes: c.model.Need, Split: c.split}, after)
+	switch {
+	case unknown:
 		return nil, "" // nobody can say: the server decides
+	case ok:
+		return plan, ""
 	}
-	for _, r := range c.rooms {
-		if !r.free.Known || !r.total.Known {
-			return nil, ""
-		}
+	var room schemas.Bytes
+	for _, s := range after {
+		room += s.Free.Bytes
 	}
-	plan, room := reserve(c.model.Need.Bytes, gain.Bytes, c.rooms)
-	if plan == nil {
-		return nil, fmt.Sprintf("%s needs %s and %s is free%s", c.name, c.model.Need, room, evicting(c.evict))
-	}
-	return plan, ""
+	return nil, fmt.Sprintf("%s needs %s and %s is free%s", c.name, c.model.Need, room, evicting(c.evict))
 }
 
 func evicting(victims []victim) string {
@@ -106,45 +95,7 @@ func evicting(victims []victim) string {
 	}
 	names := make([]string, len(victims))
 	for i, v := range victims {
-		names[i] = v.name
+		names[i] = v.Model
 	}
 	return ", even without " + strings.Join(names, ", ")
-}
-
-// reserve plans need on one device where one has the room, else on several. gain
-// is what evictions free, nobody knows on which device: it counts once. A nil
-// plan means that there is no room; then the room that there is.
-func reserve(need, gain schemas.Bytes, rooms []room) (map[string]schemas.Bytes, schemas.Bytes) {
-	type space struct {
-		id   string
-		free schemas.Bytes
-	}
-	spaces := make([]space, len(rooms))
-	var sum, lacking schemas.Bytes // lacking: of what is spoken for; what is freed first makes up for it
-	for i, r := range rooms {
-		spoken := r.promised + schemas.SafetyMargin(r.total)
-		spaces[i] = space{r.id, r.free.Bytes.Minus(spoken)}
-		sum += spaces[i].free
-		lacking += spoken.Minus(r.free.Bytes)
-	}
-	gain = gain.Minus(lacking)
-	sum += gain
-	if sum < need {
-		return nil, sum
-	}
-	// The most room first: most servers choose so.
-	slices.SortStableFunc(spaces, func(a, b space) int { return cmp.Compare(b.free, a.free) })
-	plan := map[string]schemas.Bytes{}
-	for i := range spaces {
-		take := min(need, spaces[i].free)
-		if gain > 0 && take < need { // the device where the evicted model was
-			more := min(need-take, gain)
-			take, gain = take+more, gain-more
-		}
-		if take > 0 {
-			plan[spaces[i].id] += take
-		}
-		need -= take
-	}
-	return plan, sum
 }

@@ -3,14 +3,13 @@ package worker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -25,7 +24,7 @@ type backend struct {
 	loader  providers.Loader // nil: the server decides what it loads
 	healthy bool
 	trouble string               // why it is not
-	own     []schemas.Device     // that it reports itself
+	own     []ledger.Reading     // the devices that it reports itself
 	models  []schemas.Model      // as users name them, by name; without Busy and LoadMS
 	index   map[string]int       // into models
 	busy    map[string]int       // slots that are taken, by model
@@ -35,25 +34,28 @@ type backend struct {
 	ended   map[string]time.Time // when the last job of ours ended
 	took    map[string]int64     // how long the last load took in ms, by model
 	leaving map[string]*load     // models about to be unloaded; nil load: by an operator
-	fresh   time.Time            // looks that began earlier show an older state
-	nudge   chan struct{}        // asks its watcher to look now
+
+	estimates map[string]estimate // of what a load takes, by model
+	fresh     time.Time           // looks that began earlier show an older state
+	nudge     chan struct{}       // asks its watcher to look now
 }
 
 func newBackend(cfg Backend) *backend {
 	loader, _ := cfg.Provider.(providers.Loader)
 	return &backend{
-		Backend: cfg,
-		loader:  loader,
-		trouble: "it was not reached yet",
-		index:   map[string]int{},
-		busy:    map[string]int{},
-		full:    map[string]bool{},
-		others:  map[string]int{},
-		held:    map[string]time.Time{},
-		ended:   map[string]time.Time{},
-		took:    map[string]int64{},
-		leaving: map[string]*load{},
-		nudge:   make(chan struct{}, 1),
+		Backend:   cfg,
+		loader:    loader,
+		trouble:   "it was not reached yet",
+		index:     map[string]int{},
+		busy:      map[string]int{},
+		full:      map[string]bool{},
+		others:    map[string]int{},
+		held:      map[string]time.Time{},
+		ended:     map[string]time.Time{},
+		took:      map[string]int64{},
+		leaving:   map[string]*load{},
+		estimates: map[string]estimate{},
+		nudge:     make(chan struct{}, 1),
 	}
 }
 
@@ -238,9 +240,6 @@ func (n *node) see(b *backend, l look) {
 	if !was {
 		n.w.cfg.Logger.Info("backend is healthy", "backend", b.Name, "models", len(l.models))
 	}
-	if l.devices != nil {
-		b.own = l.devices
-	}
 	b.models = b.models[:0]
 	for _, m := range l.models {
 		if b.Serves(m.Name) {
@@ -252,6 +251,10 @@ func (n *node) see(b *backend, l look) {
 	clear(b.index)
 	for i := range b.models {
 		b.index[b.models[i].Name] = i
+	}
+	n.account(b, time.Now())
+	if l.devices != nil {
+		n.observe(b.Name, ownReadings(l.devices))
 	}
 }
 
@@ -308,65 +311,4 @@ func (b *backend) hear(m providers.Model, l look) {
 		delete(b.full, name)
 		delete(b.others, name)
 	}
-}
-
-// devicesOf returns the devices that b's models load on.
-func (n *node) devicesOf(b *backend) []schemas.Device {
-	switch {
-	case b.own != nil:
-		return b.own
-	case b.Devices == nil:
-		return n.devices
-	}
-	var found []schemas.Device
-	for i, d := range n.devices {
-		if slices.Contains(b.Devices, d.ID) || slices.Contains(b.Devices, strconv.Itoa(i)) {
-			found = append(found, d)
-		}
-	}
-	return found
-}
-
-// A reading is what the node's devices were seen to be.
-type reading struct{ devices []schemas.Device }
-
-func (r reading) apply(_ context.Context, n *node) { n.devices = r.devices }
-
-// watchDevices reads the devices again and again, until ctx ends.
-func (w *Worker) watchDevices(ctx context.Context) {
-	failing := false
-	for {
-		devices, err := w.readDevices(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			w.send(reading{devices})
-		case !failing:
-			w.cfg.Logger.Warn("devices cannot be read", "source", w.cfg.GPU.Source(), "err", err)
-			w.send(reading{}) // unknown, rather than as they were
-		}
-		failing = err != nil
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(jitter(w.pace.devices)):
-		}
-	}
-}
-
-var errNoDevices = errors.New("the node has no devices")
-
-func (w *Worker) readDevices(ctx context.Context) ([]schemas.Device, error) {
-	if w.cfg.GPU == nil {
-		return nil, errNoDevices
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	found, err := w.cfg.GPU.Devices(ctx)
-	devices := make([]schemas.Device, len(found))
-	for i := range found {
-		devices[i] = found[i].Device
-	}
-	return devices, err
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
@@ -43,8 +44,10 @@ func (m controlled) apply(ctx context.Context, n *node) {
 		n.controlLoad(ctx, m)
 	case "unload":
 		n.controlUnload(ctx, m)
+	case "pin", "unpin":
+		n.controlPin(ctx, m)
 	default:
-		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "the node cannot %q: it can state, drain, undrain, load and unload", m.Do))
+		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "the node cannot %q: it can state, drain, undrain, load, unload, pin and unpin", m.Do))
 	}
 }
 
@@ -78,7 +81,15 @@ func (n *node) controlLoad(ctx context.Context, m controlled) {
 	})
 }
 
-// controlUnload unloads a model that nobody uses.
+// An unloading is a model that an operator wants unloaded. It takes no more jobs, and
+// goes when those that it runs have ended.
+type unloading struct {
+	schemas.Victim
+	reply string
+	begin func() // has it unloaded beside the owner
+}
+
+// controlUnload unloads a model, once it has no job any more.
 func (n *node) controlUnload(ctx context.Context, m controlled) {
 	b := n.backend(m.Backend)
 	if b == nil {
@@ -89,18 +100,33 @@ func (n *node) controlUnload(ctx context.Context, m controlled) {
 		n.w.fail(m.reply, schemas.Errorf(schemas.Unsupported, "backend %s cannot be told to unload", m.Backend))
 		return
 	}
-	_, leaving := b.leaving[m.Model]
-	if leaving || b.busy[m.Model] > 0 || n.loadOf(b, m.Model) != nil {
-		n.w.fail(m.reply, schemas.Errorf(schemas.Overloaded, "%s on %s is in use", m.Model, m.Backend))
+	if _, leaving := b.leaving[m.Model]; leaving || n.loadOf(b, m.Model) != nil {
+		n.w.fail(m.reply, schemas.Errorf(schemas.Overloaded, "%s on %s is being loaded or unloaded", m.Model, m.Backend))
 		return
 	}
 	b.leaving[m.Model] = nil
+	n.changed = true
 	cfg, loader := b.Backend, b.loader
-	n.beside.Go(func() {
-		uctx, cancel := context.WithTimeout(ctx, cfg.LoadTimeout)
-		defer cancel()
-		err := loader.Unload(uctx, cfg.serverName(m.Model))
-		n.w.send(unloaded{model: m.Model, look: cfg.look(ctx), controlDone: controlDone{reply: m.reply, err: err}})
+	n.unloads = append(n.unloads, &unloading{
+		Victim: schemas.Victim{Backend: m.Backend, Model: m.Model}, reply: m.reply,
+		begin: func() {
+			n.beside.Go(func() {
+				err := loader.Unload(ctx, cfg.serverName(m.Model))
+				n.w.send(unloaded{model: m.Model, look: cfg.look(ctx), controlDone: controlDone{reply: m.reply, err: err}})
+			})
+		},
+	})
+	n.startUnloads()
+}
+
+// startUnloads unloads what operators want unloaded and nobody uses any more.
+func (n *node) startUnloads() {
+	n.unloads = slices.DeleteFunc(n.unloads, func(u *unloading) bool {
+		if b := n.backend(u.Backend); b.busy[u.Model] > 0 {
+			return false
+		}
+		u.begin()
+		return true
 	})
 }
 

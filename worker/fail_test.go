@@ -132,10 +132,12 @@ func TestOneLoadForAllThatWait(t *testing.T) {
 func TestLoadsOneAfterTheOther(t *testing.T) {
 	r := newRig(t, nil)
 	a, b := r.submit("a", "heavy", unstream).run(), r.submit("b", "quick", unstream).run()
-	r.await(func(s *schemas.NodeState) bool { return len(s.Reservations) == 2 })
-	s := r.await(func(s *schemas.NodeState) bool { return modelOf(s, "quick").State != schemas.Installed })
-	if modelOf(s, "heavy").State != schemas.Resident {
-		t.Errorf("both load at once: %+v", s.Backends[0].Models)
+	s := r.await(func(s *schemas.NodeState) bool { return len(s.Reservations) == 2 })
+	if got := modelOf(s, "quick").State; got != schemas.Loading {
+		t.Errorf("while it waits for the other load it is %s", got)
+	}
+	if r.sim.Counts("quick").Loads > 0 {
+		t.Error("both load at once")
 	}
 	a.ended(1, schemas.StatusOK)
 	b.ended(1, schemas.StatusOK)
@@ -155,7 +157,7 @@ func TestPromisedMemoryIsNotPromisedTwice(t *testing.T) {
 
 func TestLoadThatFails(t *testing.T) {
 	r := newRig(t, nil)
-	r.sim.Fail("quick", sim.Failure{Times: 1, Load: true})
+	r.sim.Fail("quick", sim.Failure{Times: 2, Load: true})
 	j := r.submit("j1", "quick", chat).run()
 	if d := j.done(); d.Code != schemas.OutOfMemory || d.RetryMS < 500 || d.RetryMS > 750 {
 		t.Errorf("done %+v", d)

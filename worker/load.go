@@ -3,27 +3,29 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
 
 // A load brings a model into memory, for all jobs that wait for it. It is
 // promised with the first offer, wanted from the first go on, and runs when no
-// other load uses one of its devices.
+// other load uses one of its devices. Its memory is kept in the books.
 type load struct {
-	backend *backend
-	model   string // as users name it
-	evict   []string
-	plan    map[string]schemas.Bytes // reserved until the load ended; nil: nothing
-	expires time.Time                // of the reservation, for people
+	schemas.Victim // whom it loads, as users name it
+	backend        *backend
+	evict          []schemas.Victim
+	plan           ledger.Plan // nil: the server decides
 
-	offers int // accepted offers that have no go yet
-	wanted bool
-	active bool
+	offers  int // accepted offers that have no go yet
+	wanted  bool
+	active  bool
+	again   bool                    // the first attempt ran out of memory
+	arrived schemas.Bytes           // what of it was seen when its deadline was moved last
+	stop    context.CancelCauseFunc // of an active load
 
 	done chan struct{} // closed when the load ended
 	err  error         // why it failed; read it after done
@@ -31,8 +33,12 @@ type load struct {
 
 // loadOf returns the load of a model that is promised or under way, or nil.
 func (n *node) loadOf(b *backend, model string) *load {
+	return n.loadBy(schemas.Victim{Backend: b.Name, Model: model})
+}
+
+func (n *node) loadBy(v schemas.Victim) *load {
 	for _, l := range n.loads {
-		if l.backend == b && l.model == model {
+		if l.Victim == v {
 			return l
 		}
 	}
@@ -41,20 +47,42 @@ func (n *node) loadOf(b *backend, model string) *load {
 
 // promise returns the load of a model, a new one if there is none. Its memory is
 // reserved and its victims are as good as gone from now on.
-func (n *node) promise(b *backend, model string, evict []string, plan map[string]schemas.Bytes) *load {
+func (n *node) promise(b *backend, model string, evict []schemas.Victim, plan ledger.Plan) *load {
 	if l := n.loadOf(b, model); l != nil {
 		return l
 	}
-	l := &load{
-		backend: b, model: model, evict: evict, plan: plan,
-		expires: time.Now().Add(b.LoadTimeout), done: make(chan struct{}),
-	}
-	for _, name := range evict {
-		b.leaving[name] = l
-	}
+	l := &load{Victim: schemas.Victim{Backend: b.Name, Model: model}, backend: b, done: make(chan struct{})}
 	n.loads = append(n.loads, l)
-	n.changed = true
+	n.plan(l, evict, plan)
 	return l
+}
+
+// plan keeps the memory for a load, and marks its victims.
+func (n *node) plan(l *load, evict []schemas.Victim, plan ledger.Plan) {
+	l.evict, l.plan = evict, plan
+	n.books.Reserve(l.Victim, plan, n.deadline(l))
+	for _, v := range evict {
+		if b := n.backend(v.Backend); b != nil {
+			b.leaving[v.Model] = l
+		}
+	}
+	n.changed = true
+}
+
+// deadline is when a load that begins now must have ended.
+func (n *node) deadline(l *load) time.Time {
+	return time.Now().Add(l.backend.loadLimit(l.plan.Sum()))
+}
+
+// loadLimit is how long a load of so much may take without a sign of progress: what
+// the configuration says, else 5 minutes, and 20 s for each GiB, as on a slow disk or
+// network.
+func (b Backend) loadLimit(size schemas.Bytes) time.Duration {
+	if b.LoadTimeout > 0 {
+		return b.LoadTimeout
+	}
+	const base, perGiB = 5 * time.Minute, 20 * time.Second
+	return base + time.Duration(float64(perGiB)*float64(size)/float64(schemas.GiB))
 }
 
 // dropUnwanted forgets a load that no job waits for or may come to wait for.
@@ -67,12 +95,20 @@ func (n *node) dropUnwanted(l *load) {
 // dropLoad forgets a load: its reservation ends and its victims may stay.
 func (n *node) dropLoad(l *load) {
 	n.loads = slices.DeleteFunc(n.loads, func(x *load) bool { return x == l })
-	for name, by := range l.backend.leaving {
-		if by == l {
-			delete(l.backend.leaving, name)
+	n.books.Failed(l.Victim)
+	n.spare(l)
+	n.changed = true
+}
+
+// spare lets the victims of a load stay, as far as they are there.
+func (n *node) spare(l *load) {
+	for _, b := range n.backends {
+		for name, by := range b.leaving {
+			if by == l {
+				delete(b.leaving, name)
+			}
 		}
 	}
-	n.changed = true
 }
 
 // startLoads starts each load that is wanted and has its devices to itself.
@@ -81,10 +117,22 @@ func (n *node) startLoads(ctx context.Context) {
 		if !l.wanted || l.active || slices.ContainsFunc(n.loads[:i], func(x *load) bool { return n.collide(x, l) }) {
 			continue
 		}
-		l.active, l.expires, n.changed = true, time.Now().Add(l.backend.LoadTimeout), true
-		job := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.model, evict: l.evict, plan: l.plan}
-		n.beside.Go(func() { n.w.send(n.w.load(ctx, job)) })
+		n.startLoad(ctx, l)
 	}
+}
+
+func (n *node) startLoad(ctx context.Context, l *load) {
+	l.active, l.arrived, n.changed = true, 0, true
+	n.books.Extend(l.Victim, n.deadline(l))
+	run := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.Model, plan: l.plan}
+	for _, v := range l.evict {
+		if b := n.backend(v.Backend); b != nil && b.loader != nil {
+			run.evict = append(run.evict, eviction{Backend: b.Backend, loader: b.loader, model: v.Model})
+		}
+	}
+	var lctx context.Context
+	lctx, l.stop = context.WithCancelCause(ctx)
+	n.beside.Go(func() { n.w.send(n.w.load(lctx, run)) })
 }
 
 // collide reports whether an earlier load keeps a later one from starting.
@@ -95,10 +143,162 @@ func (n *node) collide(earlier, later *load) bool {
 	if earlier.backend == later.backend {
 		return true
 	}
-	others := n.devicesOf(later.backend)
-	return slices.ContainsFunc(n.devicesOf(earlier.backend), func(d schemas.Device) bool {
-		return slices.ContainsFunc(others, func(o schemas.Device) bool { return o.ID == d.ID })
-	})
+	others := n.idsOf(later.backend)
+	return slices.ContainsFunc(n.idsOf(earlier.backend), func(id string) bool { return slices.Contains(others, id) })
+}
+
+var errLoadTimeout = errors.New("the load took too long")
+
+// progressStep is what must have arrived for a load to be seen to go on, and
+// progressTime how long it may then take until more has.
+const (
+	progressStep = 64 * schemas.MiB
+	progressTime = 5 * time.Minute
+)
+
+// progress gives more time to the loads that are seen to go on.
+func (n *node) progress(now time.Time) {
+	for _, l := range n.loads {
+		grown, _ := n.books.Grown(l.Victim)
+		if !l.active || grown.Sum() < l.arrived+progressStep {
+			continue
+		}
+		l.arrived = grown.Sum()
+		n.books.Prolong(l.Victim, now.Add(min(progressTime, l.backend.loadLimit(0))))
+	}
+}
+
+// sweepLoads stops the loads whose time is over. One that has not begun has time.
+func (n *node) sweepLoads(now time.Time) {
+	for _, l := range n.loads {
+		if !l.active {
+			n.books.Extend(l.Victim, n.deadline(l))
+		}
+	}
+	for _, v := range n.books.Expire(now) {
+		if l := n.loadBy(v); l != nil {
+			l.stop(errLoadTimeout)
+		}
+	}
+}
+
+// loaded says that a load ended, and what was seen right after it.
+type loaded struct {
+	load    *load
+	err     error
+	held    schemas.Victim // who was to make room and runs requests of others
+	took    time.Duration
+	look    look
+	reading *reading // of the devices; nil: they could not be read
+}
+
+func (m loaded) apply(ctx context.Context, n *node) {
+	l := m.load
+	l.stop(nil)
+	if m.reading != nil {
+		n.observe(m.reading.source, m.reading.readings)
+	}
+	if b := n.backend(m.held.Backend); b != nil {
+		b.held[m.held.Model] = time.Now().Add(heldFor)
+	}
+	if m.err != nil && n.loadAgain(ctx, m) {
+		return
+	}
+	n.concludeLoad(m)
+	n.see(l.backend, m.look)
+	if m.reading != nil && m.look.devices == nil { // what is booked now is in it
+		n.observe(m.reading.source, m.reading.readings)
+	}
+	n.dropLoad(l)
+	l.err = m.err
+	close(l.done)
+	n.startLoads(ctx)
+}
+
+// concludeLoad enters how a load ended.
+func (n *node) concludeLoad(m loaded) {
+	l := m.load
+	if m.err != nil {
+		n.w.cfg.Logger.Warn("model was not loaded", "backend", l.Backend, "model", l.Model, "err", m.err)
+		return
+	}
+	l.backend.took[l.Model] = m.took.Milliseconds()
+	n.learn(l)
+	n.books.Loaded(l.Victim)
+	n.w.cfg.Logger.Info("model was loaded", "backend", l.Backend, "model", l.Model, "took", m.took, "evicted", names(l.evict))
+}
+
+// loadAgain has a load that ran out of memory tried once more, where idle models can
+// make room for a little more than it was given.
+func (n *node) loadAgain(ctx context.Context, m loaded) bool {
+	l, now := m.load, time.Now()
+	if schemas.AsError(m.err).Code != schemas.OutOfMemory {
+		return false
+	}
+	n.books.OutOfMemory(l.Victim, now)
+	n.spare(l)
+	n.see(l.backend, m.look)
+	info, ok := n.model(l.backend, l.Model)
+	if l.again || !ok || l.plan == nil || !info.Need.Known {
+		return false
+	}
+	need := ledger.Need{Bytes: info.Need, Split: l.backend.Split}
+	plan, evict, ok := ledger.MakeRoom(need, n.books.Spaces(n.idsOf(l.backend)), n.idle(l.backend))
+	if !ok || plan == nil {
+		return false
+	}
+	n.w.cfg.Logger.Warn("model was not loaded yet: once more with more room", "backend", l.Backend, "model", l.Model,
+		"room", plan.Sum(), "evict", names(evict), "err", m.err)
+	l.again = true
+	n.plan(l, evict, plan)
+	n.startLoad(ctx, l)
+	return true
+}
+
+// idle lists the models that may be unloaded for another of b's, the quickest to
+// bring back first.
+func (n *node) idle(b *backend) []ledger.Candidate {
+	var all []ledger.Candidate
+	took := map[schemas.Victim]int64{}
+	for _, other := range n.backends {
+		for i := range other.models {
+			m, _ := n.model(other, other.models[i].Name)
+			v := schemas.Victim{Backend: other.Name, Model: m.Name}
+			if n.unloadable(v) != "" || m.Pinned || other != b && len(m.Devices) == 0 {
+				continue
+			}
+			took[v] = m.LoadMS
+			all = append(all, ledger.Candidate{Victim: v, Held: m.Devices})
+		}
+	}
+	slices.SortStableFunc(all, func(x, y ledger.Candidate) int { return int(took[x.Victim] - took[y.Victim]) })
+	return all
+}
+
+// unloadable says why a model cannot be unloaded now; "" where it can.
+func (n *node) unloadable(v schemas.Victim) string {
+	b := n.backend(v.Backend)
+	if b == nil || b.loader == nil {
+		return "is nobody's who can be told"
+	}
+	m, ok := b.model(v.Model)
+	_, leaving := b.leaving[v.Model]
+	switch {
+	case !ok || m.State != schemas.Resident:
+		return "is not in memory"
+	case m.Busy > 0 || leaving || n.loadOf(b, v.Model) != nil:
+		return "is not idle"
+	default:
+		return ""
+	}
+}
+
+func names(victims []schemas.Victim) []string {
+	all := make([]string, len(victims))
+	for i, v := range victims {
+		all[i] = v.Model
+	}
+	return all
 }
 
 // loading is what the goroutine of a load needs to know.
@@ -107,138 +307,13 @@ type loading struct {
 	loader providers.Loader
 	load   *load // only to name it: it belongs to the owner
 	model  string
-	evict  []string
-	plan   map[string]schemas.Bytes
+	evict  []eviction
+	plan   ledger.Plan
 }
 
-// loaded says that a load ended, and what was seen right after it.
-type loaded struct {
-	load    *load
-	err     error
-	held    string // the model that was to make room and runs requests of others; "": none
-	took    time.Duration
-	look    look
-	devices []schemas.Device // of the node; nil: unknown
-}
-
-var errLoadTimeout = errors.New("the load took too long")
-
-// load unloads, waits for the memory, loads, and looks at the outcome.
-func (w *Worker) load(ctx context.Context, l loading) loaded {
-	began := time.Now()
-	lctx, cancel := context.WithTimeoutCause(ctx, l.LoadTimeout, errLoadTimeout)
-	defer cancel()
-	held, err := w.makeRoom(lctx, l)
-	if err == nil {
-		err = l.loader.Load(lctx, l.serverName(l.model))
-	}
-	if err != nil && lctx.Err() != nil && ctx.Err() == nil {
-		err = schemas.Errorf(schemas.UpstreamError, "%s was not loaded within %s", l.model, l.LoadTimeout)
-	}
-	m := loaded{load: l.load, err: err, held: held, took: time.Since(began)}
-	m.look = l.look(ctx)
-	if devices, err := w.readDevices(ctx); err == nil {
-		m.devices = devices
-	}
-	return m
-}
-
-// roomWait bounds the wait for memory that was freed to come back.
-const roomWait = 10 * time.Second
-
-// heldFor is how long a model counts as busy that could not be unloaded.
-const heldFor = 30 * time.Second
-
-// makeRoom unloads what is to be unloaded, and returns once the memory for the
-// load is there. held is the model that runs requests of others, where that is why
-// there is no room: the job waits, and that is no fault of the server's.
-func (w *Worker) makeRoom(ctx context.Context, l loading) (held string, err error) {
-	for _, name := range l.evict {
-		err := l.loader.Unload(ctx, l.serverName(name))
-		if err != nil && schemas.AsError(err).Code == schemas.Overloaded {
-			busy := schemas.Errorf(schemas.ModelLoading, "%s cannot be loaded yet: %s was to make room and runs requests of others", l.model, name)
-			busy.RetryAfter = 2 * time.Second
-			return name, busy
-		}
-		if err != nil {
-			return "", fmt.Errorf("unload %s: %w", name, err)
-		}
-	}
-	if len(l.evict) == 0 || l.plan == nil {
-		return "", nil
-	}
-	deadline := time.Now().Add(roomWait)
-	for {
-		if w.hasRoom(ctx, l) {
-			return "", nil
-		}
-		if time.Now().After(deadline) {
-			return "", schemas.Errorf(schemas.OutOfMemory, "the memory of the unloaded models did not come back within %s", roomWait)
-		}
-		select {
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		case <-time.After(w.pace.devices / 4):
-		}
-	}
-}
-
-// hasRoom reports whether the devices have what the plan takes, all of them
-// together: nobody knows on which an unloaded model was. Where they cannot be
-// read, the server decides.
-func (w *Worker) hasRoom(ctx context.Context, l loading) bool {
-	devices, err := w.readDevices(ctx)
-	if r, ok := l.Provider.(providers.DeviceReporter); ok {
-		devices, err = r.Devices(ctx)
-	}
-	if err != nil {
-		return true
-	}
-	var need, free schemas.Bytes
-	for _, d := range devices {
-		bytes, ok := l.plan[d.ID]
-		if !ok {
-			continue
-		}
-		if !d.Free.Known {
-			return true
-		}
-		need += bytes
-		free += d.Free.Bytes
-	}
-	return free >= need
-}
-
-func (m loaded) apply(ctx context.Context, n *node) {
-	l := m.load
-	if m.err != nil {
-		n.w.cfg.Logger.Warn("model was not loaded", "backend", l.backend.Name, "model", l.model, "err", m.err)
-	} else {
-		l.backend.took[l.model] = m.took.Milliseconds()
-		n.w.cfg.Logger.Info("model was loaded", "backend", l.backend.Name, "model", l.model, "took", m.took, "evicted", l.evict)
-	}
-	if m.devices != nil {
-		n.devices = m.devices
-	}
-	if m.held != "" {
-		l.backend.held[m.held] = time.Now().Add(heldFor)
-	}
-	n.see(l.backend, m.look)
-	n.dropLoad(l)
-	l.err = m.err
-	close(l.done)
-	n.startLoads(ctx)
-}
-
-// rooms is the memory of b's devices, for admit.
-func (n *node) rooms(b *backend) []room {
-	devices := n.devicesOf(b)
-	rooms := make([]room, len(devices))
-	for i, d := range devices {
-		rooms[i] = room{id: d.ID, free: d.Free, total: d.Total}
-		for _, l := range n.loads {
-			rooms[i].promised += l.plan[d.ID]
-		}
-	}
-	return rooms
+// An eviction is a model that has to go first.
+type eviction struct {
+	Backend
+	loader providers.Loader
+	model  string
 }

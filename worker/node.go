@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -14,8 +15,12 @@ import (
 type node struct {
 	w        *Worker
 	beside   *sync.WaitGroup
-	backends []*backend // in the order of the configuration
-	devices  []schemas.Device
+	backends []*backend              // in the order of the configuration
+	devices  []ledger.Reading        // of the machine
+	books    *ledger.Ledger          // who has their memory
+	learned  map[string]learnedNeed  // what loads took, by backend.keyOf
+	pins     map[schemas.Victim]bool // by operators: never unloaded to make room
+	unloads  []*unloading            // by operators, of models that are busy still
 	tasks    map[taskKey]*task
 	numbers  map[uint64]*task // the same tasks
 	number   uint64           // of the last task
@@ -36,6 +41,9 @@ func newNode(w *Worker, beside *sync.WaitGroup) *node {
 	return &node{
 		w:       w,
 		beside:  beside,
+		books:   ledger.New(),
+		learned: map[string]learnedNeed{},
+		pins:    map[schemas.Victim]bool{},
 		tasks:   map[taskKey]*task{},
 		numbers: map[uint64]*task{},
 		changed: true,
@@ -106,6 +114,7 @@ func (m added) apply(ctx context.Context, n *node) {
 func (n *node) add(ctx context.Context, cfg Backend) {
 	b := newBackend(cfg)
 	n.backends = append(n.backends, b)
+	n.w.owners.add(cfg)
 	n.beside.Go(func() { n.w.watchBackend(ctx, cfg, b.nudge) })
 	if p, ok := cfg.Provider.(providers.Watcher); ok {
 		n.beside.Go(func() { n.w.hearBackend(ctx, p, b.poke) })
@@ -135,7 +144,7 @@ func (m offered) apply(_ context.Context, n *node) {
 	n.tasks[t.key], n.numbers[t.number] = t, t
 	t.backend.busy[m.Model]++
 	if c.load {
-		t.load = n.promise(t.backend, m.Model, m.victims(), plan)
+		t.load = n.promise(t.backend, m.Model, m.Evict, plan)
 		t.load.offers++
 	}
 	n.changed = true
@@ -151,14 +160,14 @@ func (n *node) candidate(o *offer) candidate {
 	if b == nil {
 		return c
 	}
-	n.fill(&c, b, o.Model, o.victims())
+	n.fill(&c, b, o.Model, o.Evict)
 	return c
 }
 
 // fill adds to c what the node knows of the backend and the model.
-func (n *node) fill(c *candidate, b *backend, model string, evict []string) {
+func (n *node) fill(c *candidate, b *backend, model string, evict []schemas.Victim) {
 	c.known, c.healthy, c.trouble = true, b.healthy, b.trouble
-	m, ok := b.model(model)
+	m, ok := n.model(b, model)
 	if !ok {
 		return
 	}
@@ -172,16 +181,14 @@ func (n *node) fill(c *candidate, b *backend, model string, evict []string) {
 		c.promised = true // its memory is reserved, or the server decides
 		return
 	}
-	for _, name := range evict {
-		v, ok := b.model(name)
-		_, leaving := b.leaving[name]
-		c.evict = append(c.evict, victim{
-			name:  name,
-			model: v,
-			idle:  ok && v.State == schemas.Resident && v.Busy == 0 && !leaving && n.loadOf(b, name) == nil,
-		})
+	for _, v := range evict {
+		trouble := n.unloadable(v)
+		if n.pinned(v) {
+			trouble = "is pinned"
+		}
+		c.evict = append(c.evict, victim{Candidate: ledger.Candidate{Victim: v, Held: n.books.Held(v)}, trouble: trouble})
 	}
-	c.rooms = n.rooms(b)
+	c.spaces, c.split = n.books.Spaces(n.idsOf(b)), b.Split
 }
 
 // claim is the go of an accepted offer.
@@ -251,6 +258,7 @@ func (n *node) free(t *task) {
 		delete(busy, t.offer.Model)
 	}
 	n.changed = true
+	n.startUnloads()
 }
 
 func (n *node) remove(t *task) {
@@ -330,6 +338,7 @@ func (m cancelled) apply(_ context.Context, n *node) {
 
 // sweep looks at what only time tells: claims, leases and their extension.
 func (n *node) sweep(ctx context.Context, now time.Time) {
+	n.sweepLoads(now)
 	var short []*lease
 	for _, t := range n.tasks {
 		switch {

@@ -28,12 +28,3 @@ func readOffer(h nats.Header, body []byte, reply string) (*offer, error) {
 func (o *offer) key() taskKey {
 	return taskKey{tenant: o.Job.Flow.Tenant, job: o.Job.ID, attempt: o.Attempt}
 }
-
-// victims are the models of the offer's backend to unload first.
-func (o *offer) victims() []string {
-	var names []string
-	for _, v := range o.Evict {
-		names = append(names, v.Model)
-	}
-	return names
-}

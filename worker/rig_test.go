@@ -40,6 +40,7 @@ type rig struct {
 	states chan *schemas.NodeState // the newest
 	dones  chan schemas.JobDone
 	stop   func() // ends Run and waits for it
+	again  func() // runs another worker of the node, after stop
 }
 
 // simConfig has a quick and a slow model of 14 GiB each on a device of 24 GiB.
@@ -81,23 +82,31 @@ func newRig(t *testing.T, change func(*Config, *pace)) *rig {
 	if change != nil {
 		change(&cfg, &pace)
 	}
+	r.follow()
+	r.again = func() { r.start(cfg, pace) }
+	r.again()
+	return r
+}
+
+// start runs a worker until stop is called.
+func (r *rig) start(cfg Config, pace pace) {
+	r.t.Helper()
+	var err error
 	if r.worker, err = New(r.join(), cfg); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.worker.pace = pace
-	r.follow()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.worker.Run(ctx) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := wait(t, ended); err != nil {
-			t.Errorf("run: %v", err)
+		if err := wait(r.t, ended); err != nil {
+			r.t.Errorf("run: %v", err)
 		}
 	})
-	t.Cleanup(r.stop)
-	r.await(func(s *schemas.NodeState) bool { return len(s.Backends) > 0 && s.Backends[0].Healthy })
-	return r
+	r.t.Cleanup(r.stop)
+	r.await(func(s *schemas.NodeState) bool { return len(s.Backends) > 0 && s.Backends[0].Healthy && !s.Draining })
 }
 
 // follow keeps what the node says of itself.

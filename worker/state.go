@@ -2,7 +2,6 @@ package worker
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -33,17 +32,18 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 		Version:      n.w.cfg.Version,
 		Draining:     n.draining || n.leaving,
 		DeviceSource: n.source(),
-		Devices:      slices.Clone(n.devices),
 		Backends:     make([]schemas.Backend, len(n.backends)),
 		Running:      make([]schemas.RunningJob, 0, len(n.tasks)),
 		Reservations: []schemas.Reservation{},
 	}
+	for _, d := range n.devices {
+		s.Devices = append(s.Devices, n.withAccount(d.Device))
+	}
 	for i, b := range n.backends {
 		s.Backends[i] = n.backendState(b)
-		s.Devices = append(s.Devices, b.own...)
-	}
-	if s.Devices == nil {
-		s.Devices = []schemas.Device{}
+		for _, d := range b.own {
+			s.Devices = append(s.Devices, n.withAccount(d.Device))
+		}
 	}
 	for _, t := range n.tasks {
 		s.Running = append(s.Running, schemas.RunningJob{
@@ -51,31 +51,21 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 			Model: t.offer.Model, Backend: t.backend.Name,
 		})
 	}
-	for _, l := range n.loads {
-		if l.plan != nil {
-			s.Reservations = append(s.Reservations, schemas.Reservation{
-				Model: l.model, Backend: l.backend.Name, Devices: l.plan, Expires: l.expires.UTC(),
-			})
-		}
+	for _, r := range n.books.Reservations() {
+		s.Reservations = append(s.Reservations, schemas.Reservation{
+			Model: r.Model, Backend: r.Backend, Devices: r.Plan, Expires: r.Deadline.UTC(),
+		})
 	}
 	return s
 }
 
 func (n *node) backendState(b *backend) schemas.Backend {
 	s := schemas.Backend{
-		Name: b.Name, Kind: b.Kind, Split: schemas.Spread, Loads: b.loader != nil, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
-		Devices: []string{}, Models: make([]schemas.Model, len(b.models)),
-	}
-	for _, d := range n.devicesOf(b) {
-		s.Devices = append(s.Devices, d.ID)
+		Name: b.Name, Kind: b.Kind, Split: b.Split, Loads: b.loader != nil, Healthy: b.healthy, Error: b.trouble, Price: b.Price,
+		Devices: n.idsOf(b), Models: make([]schemas.Model, len(b.models)),
 	}
 	for i := range b.models {
-		s.Models[i], _ = b.model(b.models[i].Name)
-	}
-	for _, l := range n.loads {
-		if i, ok := b.index[l.model]; ok && l.backend == b && l.active && s.Models[i].State == schemas.Installed {
-			s.Models[i].State = schemas.Loading
-		}
+		s.Models[i], _ = n.model(b, b.models[i].Name)
 	}
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/broker/brokertest"
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -109,11 +110,11 @@ func TestTwoProbesInARow(t *testing.T) {
 }
 
 func TestDevicesOfABackend(t *testing.T) {
-	n := &node{devices: []schemas.Device{{ID: "GPU-a"}, {ID: "GPU-b"}, {ID: "GPU-c"}}}
-	own := []schemas.Device{{ID: "sim-0"}}
+	n := &node{devices: ownReadings([]schemas.Device{{ID: "GPU-a"}, {ID: "GPU-b"}, {ID: "GPU-c"}})}
+	own := ownReadings([]schemas.Device{{ID: "sim-0"}})
 	for _, tt := range []struct {
 		names []string
-		own   []schemas.Device
+		own   []ledger.Reading
 		want  []string
 	}{
 		{nil, nil, []string{"GPU-a", "GPU-b", "GPU-c"}},

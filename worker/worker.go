@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +25,12 @@ type Config struct {
 	Node     string    // the node's id: a subject's token, see schemas.ValidToken
 	Version  string    // of the program, for people
 	Backends []Backend // more can be added with AddBackend
+
+	// Models are what an operator says of models, by their names as users see them or
+	// patterns of these, see path.Match: a name counts before a pattern, and of several
+	// patterns the first in the order of the alphabet.
+	Models   map[string]ModelConfig
+	patterns []string // the keys of Models, sorted
 
 	// GPU reads the node's devices. Nil: the node has none, or does not know.
 	// The worker does not close it.
@@ -64,12 +72,24 @@ type Backend struct {
 
 	Limits providers.Limits
 
+	// Load is how its server loads models.
+	Load LoadConfig
+
 	// Run bounds one attempt, from the request to the last chunk, where the job
 	// says nothing of it. 0: 10 minutes.
 	Run time.Duration
 
-	// LoadTimeout bounds the load of a model. 0: 10 minutes.
+	// LoadTimeout bounds the load of a model without a sign of progress. 0: 5 minutes,
+	// and 20 s for each GiB of it.
 	LoadTimeout time.Duration
+
+	// Split is how a model lies on several of the devices. "": as servers of the kind
+	// have it.
+	Split schemas.Split
+
+	// Local is where on this machine its server listens, as host:port, for those who
+	// want to know which processes are its own. "": elsewhere, or unknown.
+	Local string
 }
 
 // withDefaults checks b and fills in what is zero.
@@ -88,8 +108,8 @@ func (b Backend) withDefaults() (Backend, error) {
 	if b.Run == 0 {
 		b.Run = 10 * time.Minute
 	}
-	if b.LoadTimeout == 0 {
-		b.LoadTimeout = 10 * time.Minute
+	if b.Split == "" {
+		b.Split = splitOf(b.Kind)
 	}
 	return b, nil
 }
@@ -128,6 +148,7 @@ type Worker struct {
 	pace     pace
 	inbox    string // goes and probes' answers arrive below it
 	boot     string
+	owners   *owners
 	messages chan message
 	done     chan struct{} // closed when Run returns
 }
@@ -161,12 +182,19 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		backends = append(backends, b)
 	}
 	cfg.Backends = backends
+	for p := range cfg.Models {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, fmt.Errorf("the model pattern %q: %w", p, err)
+		}
+	}
+	cfg.patterns = slices.Sorted(maps.Keys(cfg.Models))
 	inbox := nc.NewInbox()
 	return &Worker{
 		nc:       nc,
 		cfg:      cfg,
 		pace:     defaultPace(),
 		inbox:    inbox,
+		owners:   newOwners(cfg.Logger),
 		boot:     inbox[strings.LastIndexByte(inbox, '.')+1:],
 		messages: make(chan message, 1024),
 		done:     make(chan struct{}),
@@ -232,7 +260,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	if w.cfg.GPU != nil {
 		beside.Go(func() { w.watchDevices(life) })
+		beside.Go(func() { w.owners.watch(life, w.pace.poll) })
 	}
+	beside.Go(func() { w.followState(life) })
 	stop, err := w.listen()
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func TestRefuses(t *testing.T) {
 		"no backend x":   func(h nats.Header) { h.Set(schemas.HeaderBackend, "x") },
 		"does not serve": func(h nats.Header) { h.Set(schemas.HeaderModel, "x") },
 		"no embedding":   func(h nats.Header) { h.Set(schemas.HeaderKind, "embedding") },
-		"not idle":       func(h nats.Header) { h.Set(schemas.HeaderEvict, "sim quick") },
+		"not in memory":  func(h nats.Header) { h.Set(schemas.HeaderEvict, "sim quick") },
 	} {
 		j.change = change
 		if got := j.refused(msg); !strings.Contains(got, reason) {

@@ -104,12 +104,11 @@ func (l *Ledger) Grown(v schemas.Victim) (grown Plan, sure bool) {
 		return nil, false
 	}
 	grown, sure = Plan{}, !x.disturbed
-	for _, r := range l.readings {
-		before, begun := x.before[r.ID]
-		if !begun {
-			continue
-		}
+	for device, before := range x.before {
+		r, ok := l.reading(device)
 		switch {
+		case !ok:
+			return nil, false
 		case r.Held.Known && before.Held.Known:
 			grown.add(r.ID, r.Held.Bytes.Minus(before.Held.Bytes))
 		case r.Used.Known && before.Used.Known:
@@ -129,8 +128,10 @@ func (l *Ledger) Arrived(v schemas.Victim) schemas.Bytes {
 		return 0
 	}
 	var sum schemas.Bytes
-	for _, r := range l.readings {
-		sum += x.arrived(r)
+	for device := range x.before {
+		if r, ok := l.reading(device); ok {
+			sum += x.arrived(r)
+		}
 	}
 	return sum
 }

@@ -40,7 +40,7 @@ type Resident struct {
 
 // A Ledger is the books of a node. Make it with New.
 type Ledger struct {
-	readings     []Reading
+	readings     map[string][]Reading      // by who took them
 	others       map[string]schemas.Amount // what anybody else held at the readings, by device
 	beside       map[string]schemas.Bytes  // what the node's servers held then beside what is booked
 	residents    map[schemas.Victim]Plan
@@ -84,15 +84,22 @@ type freeThen struct {
 // New returns the books of a node of which nothing is known.
 func New() *Ledger {
 	return &Ledger{
+		readings:     map[string][]Reading{},
+		others:       map[string]schemas.Amount{},
+		beside:       map[string]schemas.Bytes{},
 		residents:    map[schemas.Victim]Plan{},
 		reservations: map[schemas.Victim]*reservation{},
 		least:        map[schemas.Victim]lesson{},
 	}
 }
 
-// Observe takes in what the devices are measured to be, all of them.
-func (l *Ledger) Observe(readings []Reading, now time.Time) {
-	l.readings = slices.Clone(readings)
+// Observe takes in what a source measured its devices to be, all of them: those it
+// told of before and no longer are gone. Each device has one source.
+//
+// What is booked must be as old as the readings: a model that was loaded is in both
+// or in none. So observe after Residents, never with readings from before.
+func (l *Ledger) Observe(source string, readings []Reading, now time.Time) {
+	l.readings[source] = slices.Clone(readings)
 	l.recent = slices.DeleteFunc(l.recent, func(f freeThen) bool { return now.Sub(f.at) > DrainTime })
 	for _, r := range readings {
 		l.recent = append(l.recent, freeThen{r.ID, r.Free.Bytes, now})
@@ -102,7 +109,6 @@ func (l *Ledger) Observe(readings []Reading, now time.Time) {
 		return !ok || d.back(r) || !now.Before(d.until)
 	})
 	// What is booked later is not in these readings.
-	l.others, l.beside = map[string]schemas.Amount{}, map[string]schemas.Bytes{}
 	for _, r := range readings {
 		ours := l.booked(r.ID) + l.draining(r.ID)
 		if r.Held.Known {
@@ -115,11 +121,12 @@ func (l *Ledger) Observe(readings []Reading, now time.Time) {
 }
 
 func (l *Ledger) reading(device string) (Reading, bool) {
-	i := slices.IndexFunc(l.readings, func(r Reading) bool { return r.ID == device })
-	if i < 0 {
-		return Reading{}, false
+	for _, readings := range l.readings {
+		if i := slices.IndexFunc(readings, func(r Reading) bool { return r.ID == device }); i >= 0 {
+			return readings[i], true
+		}
 	}
-	return l.readings[i], true
+	return Reading{}, false
 }
 
 // Reserve keeps the memory of a plan for a load, in place of what was kept for it
@@ -146,6 +153,13 @@ func (l *Ledger) Begin(v schemas.Victim, devices []string) {
 // Extend moves the deadline of a reservation, if there is one.
 func (l *Ledger) Extend(v schemas.Victim, deadline time.Time) {
 	if r := l.reservations[v]; r != nil {
+		r.deadline = deadline
+	}
+}
+
+// Prolong moves the deadline of a reservation to a later time, never to an earlier one.
+func (l *Ledger) Prolong(v schemas.Victim, deadline time.Time) {
+	if r := l.reservations[v]; r != nil && deadline.After(r.deadline) {
 		r.deadline = deadline
 	}
 }

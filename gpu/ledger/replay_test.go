@@ -75,7 +75,7 @@ func TestReplayOfAllocations(t *testing.T) {
 	for _, s := range lines[sample](t, "h100-nvml-trace.jsonl") {
 		r := s.reading()
 		r.Held = known(0) // none of it is ours
-		l.Observe([]Reading{r}, s.at())
+		l.Observe("", []Reading{r}, s.at())
 		a := l.Account("a")
 		if want := s.Free.Minus(schemas.SafetyMargin(r.Total)); a.Available != known(want) || a.Others != r.Used {
 			t.Fatalf("at %d ms %+v, with %s free and %s used", s.MS, a, s.Free, s.Used)
@@ -98,7 +98,7 @@ func TestReplayOfAllocationsAsALoad(t *testing.T) {
 	loading, arrived := false, schemas.Bytes(0)
 	var left schemas.Bytes
 	for _, s := range lines[sample](t, "h100-nvml-trace.jsonl") {
-		l.Observe([]Reading{s.reading()}, s.at())
+		l.Observe("", []Reading{s.reading()}, s.at())
 		a := l.Account("a")
 		switch {
 		case !loading && s.MS > 6000:
@@ -237,7 +237,7 @@ func TestReplayOfARouter(t *testing.T) {
 		if r.foreign != 0 {
 			foreign = []uint64{r.foreign}
 		}
-		r.l.Observe([]Reading{s.reading(foreign...)}, s.at())
+		r.l.Observe("", []Reading{s.reading(foreign...)}, s.at())
 		r.looked(s)
 	}
 	if r.seen["load asked"] != 4 || r.seen["loaded"] != 3 || r.seen["kept"] < 150 || len(events) > 0 {

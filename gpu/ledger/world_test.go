@@ -91,7 +91,7 @@ func (w *world) observe(*rapid.T) {
 		readings = append(readings, r)
 		w.seen[d] = w.foreign[d]
 	}
-	w.l.Observe(readings, w.now)
+	w.l.Observe("", readings, w.now)
 }
 
 // ask reserves a load where the ledger says that it fits.

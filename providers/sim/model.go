@@ -1,9 +1,9 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -15,11 +15,11 @@ import (
 type model struct {
 	Model
 	state  schemas.ModelState
-	device int           // of a model that is not installed only
-	ready  chan struct{} // of a model that loads: closed when that ended
-	cut    chan struct{} // of a resident model: closed when it is unloaded under its requests
-	failed string        // why the last load failed
-	expire bool          // unload when nothing runs any more
+	held   []schemas.Bytes // by device, of a model that is not installed only
+	ready  chan struct{}   // of a model that loads: closed when that ended
+	cut    chan struct{}   // of a resident model: closed when it is unloaded under its requests
+	failed string          // why the last load failed
+	expire bool            // unload when nothing runs any more
 
 	busy    int
 	waiting []chan struct{} // for a slot, the first first: closed when it's theirs
@@ -52,26 +52,52 @@ type seat struct {
 
 // beginLoad begins to load m: its memory is taken from now on. mu is held.
 func (s *Server) beginLoad(m *model) error {
-	devices := s.cfg.Devices
-	if len(devices) == 0 {
-		devices = []Device{{Memory: math.MaxUint64 / 2}} // a server on the CPU
+	held := s.lay(m.VRAM)
+	if held == nil {
+		m.counts.Refused++
+		return &problem{status: http.StatusInternalServerError, text: oom(m.VRAM), kind: "server_error"}
 	}
-	for i, d := range devices {
-		if s.used(i)+m.VRAM > d.Memory {
+	m.state, m.held, m.failed, m.expire = schemas.Loading, held, "", false
+	ready := make(chan struct{})
+	m.ready = ready
+	m.counts.Loads++
+	failed := ""
+	if m.failure.Load && m.useFailure() {
+		failed = oom(m.VRAM)
+	}
+	time.AfterFunc(m.LoadTime, func() { s.endLoad(m, ready, failed) })
+	return nil
+}
+
+// lay says where a model of a size goes, by device: the one with the most room, or as
+// many of these as it takes. It's nil where there is no room. mu is held.
+func (s *Server) lay(size schemas.Bytes) []schemas.Bytes {
+	held := make([]schemas.Bytes, len(s.cfg.Devices))
+	order := make([]int, len(held))
+	room := make([]schemas.Bytes, len(held))
+	for i, d := range s.cfg.Devices {
+		order[i], room[i] = i, d.Memory.Minus(s.used(i)+s.foreign[d.ID])
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(room[b], room[a]) })
+	for n := range order {
+		var sum schemas.Bytes
+		for _, i := range order[:n+1] {
+			sum += room[i]
+		}
+		if sum < size {
 			continue
 		}
-		m.state, m.device, m.failed, m.expire = schemas.Loading, i, "", false
-		ready := make(chan struct{})
-		m.ready = ready
-		m.counts.Loads++
-		failed := ""
-		if m.failure.Load && m.useFailure() {
-			failed = oom(m.VRAM)
+		left := size
+		for _, i := range order[:n+1] {
+			held[i] = min(left, room[i])
+			left -= held[i]
 		}
-		time.AfterFunc(m.LoadTime, func() { s.endLoad(m, ready, failed) })
-		return nil
+		return held
 	}
-	return &problem{status: http.StatusInternalServerError, text: oom(m.VRAM), kind: "server_error"}
+	if len(held) == 0 {
+		return held // a server on the CPU
+	}
+	return nil
 }
 
 func oom(size schemas.Bytes) string {
@@ -116,6 +142,7 @@ func (m *model) unload() {
 	}
 	m.state, m.expire = schemas.Installed, false
 	m.counts.Unloads++
+	m.counts.Cut += m.busy
 }
 
 // load has m loaded and waits for it. mu is held, but not while it waits.

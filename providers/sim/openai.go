@@ -92,10 +92,12 @@ func (s *Server) showState(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	devices := make([]schemas.Device, 0, len(s.cfg.Devices))
 	for i, d := range s.cfg.Devices {
-		used := s.used(i)
+		ours := s.used(i)
+		used := ours + s.foreign[d.ID]
 		devices = append(devices, schemas.Device{
 			ID: d.ID, Name: "simulated", Kind: "sim", Total: schemas.Known(d.Memory),
 			Used: schemas.Known(used), Free: schemas.Known(d.Memory.Minus(used)), Reserved: schemas.Known(0),
+			Ours: schemas.Known(ours), Others: schemas.Known(used - ours),
 		})
 	}
 	models := make([]schemas.Model, 0, len(s.models))

@@ -30,8 +30,8 @@ type Device struct {
 	Memory schemas.Bytes
 }
 
-// A Model is a simulated model. All of it is on one device: the first that has
-// room when it is loaded.
+// A Model is a simulated model. When it is loaded it goes to the device that has the
+// most room, or where none has enough, to as many of these as it takes.
 type Model struct {
 	Name  string
 	Kinds []schemas.Kind // none means chat and completion
@@ -90,8 +90,10 @@ type Counts struct {
 	Finished  int // answers that were whole
 	Cancelled int // requests whose client left, before or in the answer
 	Peak      int // most requests at a time
-	Loads     int
+	Loads     int // that began: there was room
+	Refused   int // loads for which there was no room
 	Unloads   int
+	Cut       int // requests that ran when their model was unloaded
 }
 
 // A Server is a simulated model server, an http.Handler. It starts no goroutine.
@@ -99,13 +101,14 @@ type Server struct {
 	cfg Config
 	mux *http.ServeMux
 
-	mu     sync.Mutex // guards what follows, and all in it
-	models []*model   // in the order of the config
+	mu      sync.Mutex               // guards what follows, and all in it
+	models  []*model                 // in the order of the config
+	foreign map[string]schemas.Bytes // what others take, by device
 }
 
 // New returns a server with nothing loaded.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, mux: http.NewServeMux()}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), foreign: map[string]schemas.Bytes{}}
 	for _, m := range cfg.Models {
 		if len(m.Kinds) == 0 {
 			m.Kinds = []schemas.Kind{schemas.Chat, schemas.Completion}
@@ -150,12 +153,25 @@ func (s *Server) find(name string) *model {
 	return s.models[i]
 }
 
-// used returns how much of a device is taken. mu is held.
+// Foreign has somebody else take so much of a device from now on, as far as it is
+// free. It returns how much that is.
+func (s *Server) Foreign(device string, bytes schemas.Bytes) schemas.Bytes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range s.cfg.Devices {
+		if d.ID == device {
+			s.foreign[device] = min(bytes, d.Memory.Minus(s.used(i)))
+		}
+	}
+	return s.foreign[device]
+}
+
+// used returns how much of a device the models take. mu is held.
 func (s *Server) used(device int) schemas.Bytes {
 	var sum schemas.Bytes
 	for _, m := range s.models {
-		if m.state != schemas.Installed && m.device == device {
-			sum += m.VRAM
+		if m.state != schemas.Installed {
+			sum += m.held[device]
 		}
 	}
 	return sum

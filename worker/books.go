@@ -1,0 +1,153 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vramjet/vramjet/gpu/ledger"
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// machine is who reads the devices of the machine, in the books. A backend that
+// reports its own stands there by its name.
+const machine = ""
+
+// A reading is what the devices of a source were seen to be.
+type reading struct {
+	source   string
+	readings []ledger.Reading // nil: they cannot be read now
+}
+
+func (r reading) apply(_ context.Context, n *node) {
+	n.observe(r.source, r.readings)
+	n.progress(time.Now())
+}
+
+// observe takes in what the devices of a source are.
+func (n *node) observe(source string, readings []ledger.Reading) {
+	if b := n.backend(source); b != nil {
+		b.own = readings
+	} else {
+		n.devices = readings
+	}
+	n.books.Observe(source, readings, time.Now())
+	n.changed = true
+}
+
+// devicesOf returns the devices that b's models load on.
+func (n *node) devicesOf(b *backend) []ledger.Reading {
+	switch {
+	case b.own != nil:
+		return b.own
+	case b.Devices == nil:
+		return n.devices
+	}
+	var found []ledger.Reading
+	for i, d := range n.devices {
+		if slices.Contains(b.Devices, d.ID) || slices.Contains(b.Devices, strconv.Itoa(i)) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// idsOf returns the ids of the devices that b's models load on.
+func (n *node) idsOf(b *backend) []string {
+	devices := n.devicesOf(b)
+	ids := make([]string, len(devices))
+	for i, d := range devices {
+		ids[i] = d.ID
+	}
+	return ids
+}
+
+// account enters which of its models a backend holds.
+func (n *node) account(b *backend, now time.Time) {
+	var there []ledger.Resident
+	for i := range b.models {
+		if m := &b.models[i]; m.State == schemas.Resident {
+			size := m.VRAM
+			if !size.Known {
+				size, _ = n.need(b, m, now)
+			}
+			there = append(there, ledger.Resident{Model: m.Name, Bytes: size})
+		}
+	}
+	n.books.Residents(b.Name, n.idsOf(b), there, now)
+}
+
+// withAccount returns a device with what the books say of it.
+func (n *node) withAccount(d schemas.Device) schemas.Device {
+	a := n.books.Account(d.ID)
+	d.Ours, d.Others, d.Promised, d.Available, d.Lacking = a.Ours, a.Others, a.Promised, a.Available, a.Lacking
+	return d
+}
+
+// watchDevices reads the devices again and again, until ctx ends.
+func (w *Worker) watchDevices(ctx context.Context) {
+	failing := false
+	for {
+		readings, err := w.readMachine(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			w.send(reading{machine, readings})
+		case !failing:
+			w.cfg.Logger.Warn("devices cannot be read", "source", w.cfg.GPU.Source(), "err", err)
+			w.send(reading{machine, nil}) // unknown, rather than as they were
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(w.pace.devices)):
+		}
+	}
+}
+
+var errNoDevices = errors.New("the node has no devices")
+
+// readMachine reads the machine's devices, and what of them the node's own servers
+// hold.
+func (w *Worker) readMachine(ctx context.Context) ([]ledger.Reading, error) {
+	if w.cfg.GPU == nil {
+		return nil, errNoDevices
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	devices, err := w.cfg.GPU.Devices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours := w.owners.pids()
+	readings := make([]ledger.Reading, len(devices))
+	for i, d := range devices {
+		readings[i] = ledger.Reading{Device: d.Device, Held: heldBy(ours, d.Processes)}
+	}
+	return readings, nil
+}
+
+// readFor reads the devices that b's models load on, from whoever knows them.
+func (w *Worker) readFor(ctx context.Context, b Backend) (reading, error) {
+	r, ok := b.Provider.(providers.DeviceReporter)
+	if !ok {
+		readings, err := w.readMachine(ctx)
+		return reading{machine, readings}, err
+	}
+	devices, err := r.Devices(ctx)
+	return reading{b.Name, ownReadings(devices)}, err
+}
+
+// ownReadings are the devices that a server reports itself, with what it holds.
+func ownReadings(devices []schemas.Device) []ledger.Reading {
+	readings := make([]ledger.Reading, len(devices))
+	for i, d := range devices {
+		readings[i] = ledger.Reading{Device: d, Held: d.Ours}
+	}
+	return readings
+}
