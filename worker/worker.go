@@ -28,6 +28,10 @@ type Config struct {
 	// The worker does not close it.
 	GPU gpu.Reader
 
+	// Models are what an operator knows better of models, by their names as users
+	// see them or by patterns: see ModelConfig.
+	Models map[string]ModelConfig
+
 	// Drain is how long running jobs may go on when Run's context ends. After
 	// that they are given back to the queue. 0: at once.
 	Drain time.Duration
@@ -61,6 +65,9 @@ type Backend struct {
 	// Price is what its tokens cost: for the dispatcher, which takes the cheapest
 	// of several hosted APIs.
 	Price schemas.Price
+
+	// Load is how its models are loaded, where the server lets us say it.
+	Load LoadConfig
 
 	Limits providers.Limits
 

@@ -164,6 +164,7 @@ func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
 	}
 	wb := worker.Backend{
 		Name: b.Name, Kind: b.Kind, Provider: p, Slots: b.Slots, Models: b.Models, Prefix: b.Prefix, Run: b.Timeouts.Run, Price: schemas.Price(b.Price),
+		Load:   worker.LoadConfig(b.Load),
 		Limits: providers.Limits{Queue: b.Timeouts.Queue, FirstToken: b.Timeouts.FirstToken, BetweenChunks: b.Timeouts.BetweenChunks},
 	}
 	if wb.Limits.FirstToken == 0 {

@@ -107,7 +107,7 @@ type deed struct {
 	idle string // what is said where there is nothing to do
 
 	isDone func(m *schemas.Model) bool // whether there is nothing to do, or no more
-	cannot func(p modelAt) string        // why it cannot be done there; "": it may be
+	cannot func(p modelAt) string      // why it cannot be done there; "": it may be
 }
 
 var (

@@ -334,8 +334,10 @@ func TestModelsLoadTakesLong(t *testing.T) {
 			}()
 			return true
 		}
+		state, _ := json.Marshal(p.do("gpu-1", req))
+		_ = m.Respond(state)
 		looked <- struct{}{}
-		return false
+		return true
 	})
 	stdout, stderr := s.want(t, exitOK, "models", "load", "qwen3:14b")
 	if !strings.HasPrefix(stdout, "gpu-1/ollama  qwen3:14b  loaded, 10.0 GiB") || stderr != "gpu-1/ollama  qwen3:14b  waiting for the load for 1s: it is loading\n" {

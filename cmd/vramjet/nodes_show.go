@@ -219,7 +219,9 @@ func deviceNumbers(n *schemas.NodeState, ids []string) string {
 // onDevices says how much of something is on which devices: 6.0 GiB on 0, 2.0 GiB
 // on 1.
 func onDevices(n *schemas.NodeState, devices map[string]schemas.Bytes) string {
-	place := func(id string) int { return slices.IndexFunc(n.Devices, func(d schemas.Device) bool { return d.ID == id }) }
+	place := func(id string) int {
+		return slices.IndexFunc(n.Devices, func(d schemas.Device) bool { return d.ID == id })
+	}
 	ids := slices.SortedFunc(maps.Keys(devices), func(a, b string) int {
 		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b))
 	})
