@@ -194,7 +194,7 @@ func (a *app) control(ctx context.Context, t *target, d *deed, wait, timeout tim
 		result, err := a.doAt(limited, c, p, d)
 		all = append(all, a.report(p, result))
 		if err != nil && limited.Err() != nil {
-			problems = append(problems, a.givenUp(ctx, p, d, timeout)) //nolint:contextcheck // whether the user's context ended, or ours
+			problems = append(problems, a.givenUp(ctx, p, d, timeout))
 			break
 		}
 		if err != nil {

@@ -75,11 +75,11 @@ func (w *watch) look(ctx context.Context) error {
 	now := time.Now()
 	switch {
 	case ctx.Err() != nil:
-		return nil //nolint:nilerr // the request's own end says it
+		return nil // the request's own end says it
 	case err != nil && now.Sub(w.heard) > lostAfter:
 		return noAnswer(name)
 	case err != nil:
-		return nil //nolint:nilerr // it may be back with the next look
+		return nil // it may be back with the next look
 	case state.Boot != w.place.node.Boot:
 		return errRestarted
 	}

@@ -133,7 +133,7 @@ func printBackend(w io.Writer, n *schemas.NodeState, b *schemas.Backend) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\n", m.Name, m.State,
 			needs(m), ours(m, amount(m.Estimate)), ours(m, amount(m.Learned)), ours(m, offBy(m.Estimate, m.Learned)),
-			inMemory(m, amount(m.VRAM)), where, m.Busy, m.Slots, known(m.Context), ours(m, loadTime(m.LoadMS)), yes(m.Pinned))
+			inMemory(m, amount(m.VRAM)), where, m.Busy, m.Slots, known(m.Context), ours(m, loadTime(m.LoadMS)), pinned(m))
 	}
 	if more := len(models) - shownModels; more > 0 {
 		fmt.Fprintf(w, "and %d more: --json lists all\n", more)
@@ -191,8 +191,8 @@ func inMemory(m *schemas.Model, text string) string {
 	return text
 }
 
-func yes(is bool) string {
-	if is {
+func pinned(m *schemas.Model) string {
+	if m.Pinned {
 		return "yes"
 	}
 	return "-"
