@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/dispatcher/placement"
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -203,7 +204,7 @@ func (f *fleet) refresh(id string, now time.Time) {
 		p.Closed = "has not reported for " + now.Sub(n.heard).Round(time.Second).String()
 	}
 	for _, dev := range n.state.Devices {
-		p.Devices = append(p.Devices, placement.Device{ID: dev.ID, Total: dev.Total, Free: n.freeOf(dev)})
+		p.Devices = append(p.Devices, placement.Device{ID: dev.ID, Kind: dev.Kind, Free: dev.Available, Lacking: dev.Lacking})
 	}
 	for _, b := range n.state.Backends {
 		p.Backends = append(p.Backends, n.backend(b, now))
@@ -212,19 +213,10 @@ func (f *fleet) refresh(id string, now time.Time) {
 	f.place.Set(p)
 }
 
-// freeOf is the measured memory of a device less the node's open reservations.
-func (n *node) freeOf(dev schemas.Device) schemas.Amount {
-	free := dev.Free
-	for _, r := range n.state.Reservations {
-		free.Bytes = free.Bytes.Minus(r.Devices[dev.ID])
-	}
-	return free
-}
-
 // backend returns what placement needs to know of a backend. Its cost is that of
 // as many tokens in as out: nobody knows beforehand how long an answer gets.
 func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
-	pb := placement.Backend{Name: b.Name, Devices: b.Devices, Cost: b.Price.Input + b.Price.Output}
+	pb := placement.Backend{Name: b.Name, Devices: b.Devices, Split: b.Split, Loads: b.Loads, Cost: b.Price.Input + b.Price.Output}
 	if !b.Healthy {
 		pb.Closed = "the backend takes no jobs: " + cmp.Or(b.Error, "it does not answer")
 	}
@@ -238,8 +230,8 @@ func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
 		pb.Hosted = pb.Hosted || m.State == schemas.Remote
 		k := modelKey{b.Name, m.Name}
 		pm := placement.Model{
-			Name: m.Name, State: m.State, Kinds: m.Kinds, VRAM: m.VRAM, Need: m.Need,
-			Slots: m.Slots, LoadMS: m.LoadMS, Busy: busy[m.Name] + n.foreign[k],
+			Name: m.Name, State: m.State, Kinds: m.Kinds, Held: m.Devices, Need: m.Need,
+			Pinned: m.Pinned, Slots: m.Slots, LoadMS: m.LoadMS, Busy: busy[m.Name] + n.foreign[k],
 		}
 		if now.Before(n.rests[k]) {
 			pm.Closed = "turned a job away just now"
@@ -253,58 +245,47 @@ func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
 // report yet: the model counts as loading, what makes room for it as gone.
 func (n *node) loadPromised(p *placement.Node) {
 	for _, pr := range n.promises {
-		if !pr.loads {
-			continue
-		}
-		b := slices.IndexFunc(p.Backends, func(b placement.Backend) bool { return b.Name == pr.choice.Backend })
-		if b < 0 {
-			continue
-		}
-		startLoad(p, &p.Backends[b], pr.choice)
-	}
-}
-
-func startLoad(p *placement.Node, b *placement.Backend, c placement.Choice) {
-	for i := range b.Models {
-		m := &b.Models[i]
-		switch {
-		case m.Name == c.Model && m.State == schemas.Installed:
-			m.State = schemas.Loading
-			take(p, b, m.Need.Bytes)
-		case slices.Contains(c.Evict, schemas.Victim{Backend: b.Name, Model: m.Name}) && m.State == schemas.Resident:
-			m.State = schemas.Installed
-			give(p, b, m.VRAM.Bytes)
+		if pr.loads {
+			startLoad(p, pr.choice)
 		}
 	}
 }
 
-// take takes memory off the roomiest device of a backend, and off the next ones
-// where one has not enough.
-func take(p *placement.Node, b *placement.Backend, need schemas.Bytes) {
-	for need > 0 {
-		var most *placement.Device
-		for i := range p.Devices {
-			d := &p.Devices[i]
-			if slices.Contains(b.Devices, d.ID) && d.Free.Bytes > 0 && (most == nil || d.Free.Bytes > most.Free.Bytes) {
-				most = d
+func startLoad(p *placement.Node, c placement.Choice) {
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		for j := range b.Models {
+			m := &b.Models[j]
+			switch {
+			case b.Name == c.Backend && m.Name == c.Model && m.State == schemas.Installed:
+				m.State = schemas.Loading
+				take(p, c.Plan)
+			case m.State == schemas.Resident && slices.Contains(c.Evict, schemas.Victim{Backend: b.Name, Model: m.Name}):
+				m.State = schemas.Installed
+				give(p, m.Held)
+				m.Held = nil
 			}
 		}
-		if most == nil {
-			return
-		}
-		part := min(need, most.Free.Bytes)
-		most.Free.Bytes -= part
-		need -= part
 	}
 }
 
-// give gives memory back to the first device of a backend that has room for it.
-func give(p *placement.Node, b *placement.Backend, freed schemas.Bytes) {
+// take takes memory off the devices. What is not there is lacking: it comes free
+// first when a model makes room.
+func take(p *placement.Node, plan ledger.Plan) {
 	for i := range p.Devices {
 		d := &p.Devices[i]
-		if slices.Contains(b.Devices, d.ID) && d.Free.Known {
-			d.Free.Bytes = min(d.Total.Bytes, d.Free.Bytes+freed)
-			return
-		}
+		taken := plan[d.ID]
+		d.Lacking += taken.Minus(d.Free.Bytes)
+		d.Free.Bytes = d.Free.Bytes.Minus(taken)
+	}
+}
+
+// give gives memory back to the devices.
+func give(p *placement.Node, held ledger.Plan) {
+	for i := range p.Devices {
+		d := &p.Devices[i]
+		given := held[d.ID]
+		d.Free.Bytes += given.Minus(d.Lacking)
+		d.Lacking = d.Lacking.Minus(given)
 	}
 }

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func TestPromisedLoadTakesMemory(t *testing.T) {
 	f := newFleet()
 	s := &schemas.NodeState{
 		Node: "a", Boot: "b",
-		Devices: []schemas.Device{{ID: "d", Total: schemas.Known(24 * schemas.GiB), Free: schemas.Known(20 * schemas.GiB)}},
+		Devices: []schemas.Device{{ID: "d", Available: schemas.Known(20 * schemas.GiB)}},
 		Backends: []schemas.Backend{{Name: "s", Healthy: true, Devices: []string{"d"}, Models: []schemas.Model{
 			{Name: "m", State: schemas.Installed, Slots: 2, Need: schemas.Known(12 * schemas.GiB)},
 			{Name: "n", State: schemas.Installed, Slots: 2, Need: schemas.Known(12 * schemas.GiB)},
@@ -113,6 +114,70 @@ func TestPromisedLoadTakesMemory(t *testing.T) {
 	f.release(p, now)
 	if _, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok {
 		t.Error("the memory of a promise that was taken back is not there")
+	}
+}
+
+// TestPromisedLoadIsCountedOnce: once the node keeps the memory itself, the promise
+// counts no more.
+func TestPromisedLoadIsCountedOnce(t *testing.T) {
+	now := time.Now()
+	f := newFleet()
+	s := &schemas.NodeState{
+		Node: "a", Boot: "b",
+		Devices: []schemas.Device{{ID: "d", Available: schemas.Known(30 * schemas.GiB)}},
+		Backends: []schemas.Backend{{Name: "s", Healthy: true, Devices: []string{"d"}, Models: []schemas.Model{
+			{Name: "m", State: schemas.Installed, Slots: 2, Need: schemas.Known(12 * schemas.GiB)},
+			{Name: "n", State: schemas.Installed, Slots: 2, Need: schemas.Known(12 * schemas.GiB)},
+		}}},
+	}
+	f.observe(s, now)
+	c, _ := f.place.Choose(placement.Ask{Model: "m"})
+	f.promise(c, now)
+	kept := *s
+	kept.Seq, kept.Devices = 1, []schemas.Device{{ID: "d", Available: schemas.Known(18 * schemas.GiB)}}
+	kept.Backends = slices.Clone(s.Backends)
+	kept.Backends[0].Models = slices.Clone(s.Backends[0].Models)
+	kept.Backends[0].Models[0].State = schemas.Loading
+	f.observe(&kept, now)
+	if c, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok || !c.Load {
+		t.Errorf("n was not placed: %+v", c)
+	}
+	if c, ok := f.place.Choose(placement.Ask{Model: "m"}); !ok || c.Load {
+		t.Errorf("a second job of m: %+v, %v; want it to share the load", c, ok)
+	}
+}
+
+// TestPromisedEvictionMakesRoomOnce: a model that makes room is as good as gone.
+func TestPromisedEvictionMakesRoomOnce(t *testing.T) {
+	now := time.Now()
+	f := newFleet()
+	f.observe(&schemas.NodeState{
+		Node: "a", Boot: "b",
+		Devices: []schemas.Device{{ID: "d", Available: schemas.Known(0), Lacking: schemas.GiB}},
+		Backends: []schemas.Backend{
+			{Name: "s", Healthy: true, Devices: []string{"d"}, Models: []schemas.Model{
+				{Name: "m", State: schemas.Installed, Slots: 2, Need: schemas.Known(12 * schemas.GiB)},
+				{Name: "n", State: schemas.Installed, Slots: 2, Need: schemas.Known(7 * schemas.GiB)},
+				{Name: "o", State: schemas.Installed, Slots: 2, Need: schemas.Known(8 * schemas.GiB)},
+			}},
+			{Name: "t", Healthy: true, Loads: true, Devices: []string{"d"}, Models: []schemas.Model{
+				{Name: "v", State: schemas.Resident, Slots: 2, Devices: map[string]schemas.Bytes{"d": 20 * schemas.GiB}},
+			}},
+		},
+	}, now)
+	c, ok := f.place.Choose(placement.Ask{Model: "m"})
+	if !ok || len(c.Evict) != 1 {
+		t.Fatalf("Choose = %+v, %v", c, ok)
+	}
+	f.promise(c, now)
+	if c, ok := f.place.Choose(placement.Ask{Model: "o"}); ok {
+		t.Errorf("8 GiB of the 7 that are left: %+v", c)
+	}
+	if c, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok || len(c.Evict) > 0 {
+		t.Errorf("Choose = %+v, %v; want the 7 GiB that are left", c, ok)
+	}
+	if c, ok := f.place.Choose(placement.Ask{Model: "v"}); ok && !c.Load {
+		t.Errorf("a job goes to the model that makes room: %+v", c)
 	}
 }
 

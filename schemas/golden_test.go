@@ -29,7 +29,7 @@ var (
 		Devices: []Device{
 			{
 				ID: "GPU-8a6f", Name: "NVIDIA H100 80GB HBM3", Kind: "cuda", Total: Known(80 * GiB), Used: Known(7 * GiB), Free: Known(72 * GiB), Reserved: Known(GiB),
-				Ours: Known(6 * GiB), Others: Known(GiB), Promised: 6 * GiB, Available: Known(62 * GiB), Utilization: new(97), Temperature: new(61), Power: new(412),
+				Ours: Known(6 * GiB), Others: Known(GiB), Promised: 6 * GiB, Available: Known(62 * GiB), Lacking: MiB, Utilization: new(97), Temperature: new(61), Power: new(412),
 			},
 			{ID: "MIG-11aa", Name: "NVIDIA GB10", Kind: "cuda", MIG: true, Error: "XID 79: the GPU has fallen off the bus"},
 		},

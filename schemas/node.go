@@ -39,6 +39,7 @@ type Device struct {
 	Others    Amount `json:"others"`    // anybody else
 	Promised  Bytes  `json:"promised"`  // to loads that have not taken it yet
 	Available Amount `json:"available"` // what a load may take now, less a margin for safety
+	Lacking   Bytes  `json:"lacking"`   // what must come free first before a load may take any of it
 
 	// What the device does; null where it does not tell.
 	Utilization *int `json:"utilization"` // percent of the time that something ran on it lately

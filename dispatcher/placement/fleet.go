@@ -100,32 +100,3 @@ func placesOf(n *Node) func(yield func(place) bool) {
 		}
 	}
 }
-
-// A room is the memory that a load may take at a place.
-type room struct {
-	known   bool          // false: no device of the backend tells its memory, as on a CPU
-	free    schemas.Bytes // of the roomiest device, or of all where that one has not enough
-	lacking schemas.Bytes // of the safety margins: what is freed first makes up for it
-}
-
-// room is what the devices of a place's backend have free, each less its safety
-// margin.
-func (p place) room() room {
-	var r room
-	var most schemas.Bytes
-	for _, d := range p.node.Devices {
-		if !slices.Contains(p.backend.Devices, d.ID) || !d.Free.Known {
-			continue
-		}
-		margin := schemas.SafetyMargin(d.Total)
-		free := d.Free.Bytes.Minus(margin)
-		r.known = true
-		r.free += free
-		r.lacking += margin.Minus(d.Free.Bytes)
-		most = max(most, free)
-	}
-	if p.model.Need.Known && most >= p.model.Need.Bytes {
-		r.free = most
-	}
-	return r
-}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -26,9 +27,10 @@ type Node struct {
 
 // A Device is memory that models load on.
 type Device struct {
-	ID    string
-	Total schemas.Amount
-	Free  schemas.Amount // measured, less open reservations
+	ID      string
+	Kind    string
+	Free    schemas.Amount // what a load may take, less what was promised since
+	Lacking schemas.Bytes  // what must come free first before Free is more than 0
 }
 
 // A Backend is one model server of a node.
@@ -38,6 +40,8 @@ type Backend struct {
 	Cost    float64 // of tokens, by which backends compare; 0: nothing
 	Closed  string
 	Devices []string // ids
+	Split   schemas.Split
+	Loads   bool // can be told to load and unload
 	Models  []Model
 }
 
@@ -46,12 +50,13 @@ type Model struct {
 	Name   string
 	State  schemas.ModelState
 	Kinds  []schemas.Kind
-	VRAM   schemas.Amount // what it holds, where it is resident
+	Held   ledger.Plan    // where it is, if it is resident; empty: nobody knows
 	Need   schemas.Amount // what a load takes
 	Slots  int
 	Busy   int    // slots taken or promised
 	LoadMS int64  // how long a load takes; 0: unknown
 	Wanted bool   // a flow waits for it: not to be evicted
+	Pinned bool   // never to be evicted
 	Closed string // why it takes no job now; "" where it does
 }
 
@@ -74,7 +79,8 @@ type Choice struct {
 	Backend string
 	Model   string
 	Load    bool             // the model must be loaded first
-	Evict   []schemas.Victim // idle models to unload before that
+	Evict   []schemas.Victim // idle models of the node to unload before that
+	Plan    ledger.Plan      // what the load takes of which device; nil: the node decides
 }
 
 // Place is how Avoid names where a Choice is.
@@ -190,45 +196,82 @@ func consider(p place, ask Ask) (option, string) {
 // or after idle models are gone, the cheapest to bring back first.
 func considerLoad(p place, o option) (option, string) {
 	o.way, o.choice.Load = fits, true
-	room := p.room()
-	if !p.model.Need.Known || !room.known {
-		return o, "" // the server and the node decide
+	spaces := p.spaces()
+	need := ledger.Need{Bytes: p.model.Need, Split: p.backend.Split}
+	plan, ok := ledger.Fit(need, spaces)
+	var gone []ledger.Candidate
+	if !ok {
+		candidates := p.evictable()
+		plan, o.choice.Evict, ok = ledger.MakeRoom(need, spaces, candidates)
+		if !ok {
+			return o, fmt.Sprintf("needs %s, and %s can be freed", p.model.Need, room(ledger.Without(spaces, candidates)))
+		}
+		o.way = fitsAfterEviction
+		gone = slices.DeleteFunc(candidates, func(c ledger.Candidate) bool { return !slices.Contains(o.choice.Evict, c.Victim) })
 	}
-	need := p.model.Need.Bytes
-	if room.free >= need {
-		o.left = room.free - need
-		return o, ""
-	}
-	o.way = fitsAfterEviction
-	var freed schemas.Bytes
-	for _, m := range evictable(p.backend) {
-		o.choice.Evict = append(o.choice.Evict, schemas.Victim{Backend: p.backend.Name, Model: m.Name})
-		freed += m.held().Bytes
-		if has := room.free + freed.Minus(room.lacking); has >= need {
-			o.left = has - need
-			return o, ""
+	o.choice.Plan = plan
+	for _, s := range ledger.Without(spaces, gone) {
+		if plan[s.Device] > 0 {
+			o.left += s.Free.Bytes - plan[s.Device]
 		}
 	}
-	return o, fmt.Sprintf("needs %s, and %s can be freed", need, room.free+freed.Minus(room.lacking))
+	return o, ""
 }
 
-// held is the memory that a model holds: where its server does not tell, at least
-// what a load needs.
-func (m *Model) held() schemas.Amount {
-	if m.VRAM.Known {
-		return m.VRAM
+// spaces is what the devices of a place's backend have for a load. What a device
+// does not tell, as one of a CPU, nobody plans with.
+func (p place) spaces() []ledger.Space {
+	var spaces []ledger.Space
+	for _, d := range p.node.Devices {
+		if slices.Contains(p.backend.Devices, d.ID) && d.Free.Known {
+			spaces = append(spaces, ledger.Space{Device: d.ID, Kind: d.Kind, Free: d.Free, Lacking: d.Lacking})
+		}
 	}
-	return m.Need
+	return spaces
 }
 
-// evictable lists the models of a backend that may go: idle, wanted by nobody,
-// and of known size, the cheapest to bring back first.
-func evictable(b *Backend) []Model {
-	idle := slices.DeleteFunc(slices.Clone(b.Models), func(m Model) bool {
-		return m.State != schemas.Resident || m.Busy > 0 || m.Wanted || !m.held().Known
+// room is all that is free.
+func room(spaces []ledger.Space) schemas.Bytes {
+	var sum schemas.Bytes
+	for _, s := range spaces {
+		sum += s.Free.Bytes
+	}
+	return sum
+}
+
+// evictable lists the models of a place's node that may go for it: idle, not pinned
+// and wanted by nobody, the cheapest to bring back first, and of the same cost its
+// own backend's first. Those of other backends count only where they are known to
+// hold memory of its devices.
+func (p place) evictable() []ledger.Candidate {
+	type idle struct {
+		ledger.Candidate
+		loadMS int64
+		other  int
+		held   schemas.Bytes
+	}
+	var all []idle
+	for i := range p.node.Backends {
+		b := &p.node.Backends[i]
+		own := b.Name == p.backend.Name
+		for _, m := range b.Models {
+			if !b.Loads || m.State != schemas.Resident || m.Busy > 0 || m.Wanted || m.Pinned || !own && len(m.Held) == 0 {
+				continue
+			}
+			c := ledger.Candidate{Victim: schemas.Victim{Backend: b.Name, Model: m.Name}, Held: m.Held}
+			x := idle{Candidate: c, loadMS: m.LoadMS, held: m.Held.Sum()}
+			if !own {
+				x.other = 1
+			}
+			all = append(all, x)
+		}
+	}
+	slices.SortFunc(all, func(a, b idle) int {
+		return cmp.Or(cmp.Compare(a.loadMS, b.loadMS), cmp.Compare(a.other, b.other), cmp.Compare(b.held, a.held), strings.Compare(a.String(), b.String()))
 	})
-	slices.SortFunc(idle, func(a, b Model) int {
-		return cmp.Or(cmp.Compare(a.LoadMS, b.LoadMS), cmp.Compare(b.held().Bytes, a.held().Bytes), strings.Compare(a.Name, b.Name))
-	})
-	return idle
+	candidates := make([]ledger.Candidate, len(all))
+	for i, x := range all {
+		candidates[i] = x.Candidate
+	}
+	return candidates
 }

@@ -8,18 +8,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
 const gib = schemas.GiB
 
-// gpu is a node with one device and one backend.
+// gpu is a node with one device, with so much free by measure, and one backend.
 func gpu(id string, total, free schemas.Bytes, models ...Model) *Node {
+	margin := schemas.SafetyMargin(schemas.Known(total))
 	return &Node{
 		ID:       id,
-		Devices:  []Device{{ID: "d0", Total: schemas.Known(total), Free: schemas.Known(free)}},
-		Backends: []Backend{{Name: "b", Devices: []string{"d0"}, Models: models}},
+		Devices:  []Device{{ID: "d0", Free: schemas.Known(free.Minus(margin)), Lacking: margin.Minus(free)}},
+		Backends: []Backend{{Name: "b", Devices: []string{"d0"}, Loads: true, Models: models}},
 	}
+}
+
+// beside adds a second backend on the same device.
+func beside(n *Node, models ...Model) *Node {
+	n.Backends = append(n.Backends, Backend{Name: "c", Devices: []string{"d0"}, Loads: true, Models: models})
+	return n
+}
+
+// with is m, changed.
+func with(m Model, change func(*Model)) Model {
+	change(&m)
+	return m
 }
 
 // api is a node with one hosted API.
@@ -30,7 +44,7 @@ func api(id string, cost float64, models ...Model) *Node {
 func model(name string, state schemas.ModelState, need schemas.Bytes, busy int) Model {
 	m := Model{Name: name, State: state, Kinds: []schemas.Kind{schemas.Chat}, Slots: 2, Busy: busy, Need: schemas.Known(need), LoadMS: 1000}
 	if state == schemas.Resident {
-		m.VRAM = schemas.Known(need)
+		m.Held = ledger.Plan{"d0": need}
 	}
 	return m
 }
@@ -88,9 +102,39 @@ func TestChoose(t *testing.T) {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1))), Ask{Model: "phi"}, Choice{},
 		},
 		"a wanted model is never evicted": {
-			fleetOf(gpu("a", 24*gib, 4*gib, installed, func() Model { m := qwen(0); m.Wanted = true; return m }())),
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, with(qwen(0), func(m *Model) { m.Wanted = true }))),
 			Ask{Model: "phi"},
 			Choice{},
+		},
+		"a pinned model is never evicted": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, with(qwen(0), func(m *Model) { m.Pinned = true }))),
+			Ask{Model: "phi"},
+			Choice{},
+		},
+		"an idle model of another backend on the same device is evicted": {
+			fleetOf(beside(gpu("a", 24*gib, 4*gib, installed), qwen(0))),
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "c", Model: "qwen"}}},
+		},
+		"and is not where its server takes no orders": {
+			fleetOf(func() *Node {
+				n := beside(gpu("a", 24*gib, 4*gib, installed), qwen(0))
+				n.Backends[1].Loads = false
+				return n
+			}()),
+			Ask{Model: "phi"},
+			Choice{},
+		},
+		"the one that is quick to bring back is evicted": {
+			fleetOf(gpu("a", 24*gib, 0, installed, with(qwen(0), func(m *Model) { m.LoadMS, m.Held = 9000, ledger.Plan{"d0": 12 * gib} }),
+				with(model("tiny", schemas.Resident, 11*gib, 0), func(m *Model) { m.LoadMS = 100 }))),
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "tiny"}}},
+		},
+		"one of unknown size only where nothing else helps": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, with(qwen(0), func(m *Model) { m.Held = nil }))),
+			Ask{Model: "phi"},
+			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "qwen"}}},
 		},
 		"the safety margin counts": {
 			fleetOf(gpu("a", 24*gib, 9*gib+gib, installed)), Ask{Model: "phi"}, Choice{},
@@ -151,6 +195,7 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, ok := tt.fleet.Choose(tt.ask)
+			got.Plan = nil // see TestChooseKeepsItsPromises
 			if diff := cmp.Diff(tt.want, got); diff != "" || ok != (tt.want.Node != "") {
 				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Why(tt.ask))
 			}
@@ -176,21 +221,22 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 		}
 		n := f.nodes[got.Node]
 		b := n.Backends[0]
-		room := n.Devices[0].Free.Bytes
+		room, lacking := n.Devices[0].Free.Bytes, n.Devices[0].Lacking
 		for _, m := range b.Models {
 			switch {
 			case m.Name == ask.Model && m.Busy >= m.Slots:
 				t.Fatalf("%+v has no slot: %+v", got, m)
 			case m.Name == ask.Model && (m.State == schemas.Installed) != got.Load:
 				t.Fatalf("%+v, but the model is %s", got, m.State)
-			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted):
+			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted || m.Pinned):
 				t.Fatalf("%+v evicts %+v", got, m)
 			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}):
-				room += m.VRAM.Bytes
+				room += m.Held["d0"].Minus(lacking)
+				lacking = lacking.Minus(m.Held["d0"])
 			}
 		}
 		for _, m := range b.Models {
-			if m.Name == ask.Model && got.Load && room < m.Need.Bytes+schemas.SafetyMargin(n.Devices[0].Total) {
+			if m.Name == ask.Model && got.Load && (room < m.Need.Bytes || got.Plan["d0"] != m.Need.Bytes) {
 				t.Fatalf("%+v overfills %+v", got, n)
 			}
 		}
@@ -231,7 +277,7 @@ func drawNodes(t *rapid.T) []*Node {
 				busy = 0
 			}
 			m := model(name, state, schemas.Bytes(rapid.IntRange(1, 20).Draw(t, "need"))*gib, busy)
-			m.Wanted = rapid.Bool().Draw(t, "wanted")
+			m.Wanted, m.Pinned = rapid.Bool().Draw(t, "wanted"), rapid.Bool().Draw(t, "pinned")
 			models = append(models, m)
 		}
 		n := gpu(fmt.Sprintf("n%d", i), 48*gib, schemas.Bytes(rapid.IntRange(0, 48).Draw(t, "free"))*gib, models...)
