@@ -32,6 +32,9 @@ var (
 	// until one is back.
 	ErrNoDispatcher = errors.New("no dispatcher answers")
 
+	// ErrNoNode means that no node answers, or none of that name.
+	ErrNoNode = errors.New("no node answers")
+
 	// ErrNotFound means that vramjet knows no job of that id.
 	ErrNotFound = errors.New("no such job")
 

@@ -1,17 +1,48 @@
 package worker
 
-import "github.com/vramjet/vramjet/schemas"
+import (
+	"cmp"
+	"maps"
+	"path"
+	"slices"
 
-// A ModelConfig is what an operator says of a model.
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A ModelConfig is what an operator knows better of a model. The zero ModelConfig
+// says nothing.
 type ModelConfig struct {
-	Need schemas.Amount // what a load takes; unknown: as estimated and learned
-	Pin  bool           // never unloaded to make room
+	// Need is the device memory that a load takes, whatever else is known of it.
+	// Unknown: what was learned, estimated or told counts.
+	Need schemas.Amount
+
+	// Pin keeps the model from being unloaded to make room for others.
+	Pin bool
 }
 
-// A LoadConfig is how a backend's server loads its models, for those who compute what
-// that takes. What is zero, the server is asked for.
+// A LoadConfig is how the models of a backend are loaded, where its server lets us
+// say it, and what estimates count with. The zero LoadConfig leaves all of it to
+// the server.
 type LoadConfig struct {
-	Context  int    // in tokens, of all slots together
-	Parallel int    // slots
-	KVType   string // of the key-value cache: f16, q8_0 and so on
+	Context  int    // longest context of one request, in tokens; 0: as the server does
+	Parallel int    // requests that run at once; 0: as the server does
+	KVType   string // what the cache of keys and values is made of: f16, q8_0, fp8; "": as the server does
+}
+
+// configOf returns what is said of a model, as users name it: under its name, else
+// under the longest pattern (see path.Match) that it matches, of equal ones the
+// first. A pattern is not added to a name: only one of them counts.
+func configOf(models map[string]ModelConfig, name string) ModelConfig {
+	if m, ok := models[name]; ok {
+		return m
+	}
+	patterns := slices.SortedFunc(maps.Keys(models), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
+	})
+	for _, p := range patterns {
+		if ok, err := path.Match(p, name); ok && err == nil {
+			return models[p]
+		}
+	}
+	return ModelConfig{}
 }

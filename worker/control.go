@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -51,11 +52,14 @@ func (m controlled) apply(ctx context.Context, n *node) {
 	}
 }
 
-// controlLoad loads a model as if a job wanted it, where there is room.
+// controlLoad loads a model as if a job wanted it, where there is room or idle models
+// can make some.
 func (n *node) controlLoad(ctx context.Context, m controlled) {
 	c := candidate{backend: m.Backend, name: m.Model}
+	var evict []schemas.Victim
 	if b := n.backend(m.Backend); b != nil {
-		n.fill(&c, b, m.Model, nil)
+		evict = n.makeWay(b, m.Model)
+		n.fill(&c, b, m.Model, evict)
 	}
 	if len(c.model.Kinds) > 0 {
 		c.kind = c.model.Kinds[0]
@@ -69,7 +73,7 @@ func (n *node) controlLoad(ctx context.Context, m controlled) {
 		n.w.publishJSON(m.reply, n.state(time.Now()))
 		return
 	}
-	l := n.promise(n.backend(m.Backend), m.Model, nil, plan)
+	l := n.promise(n.backend(m.Backend), m.Model, evict, plan)
 	l.wanted = true
 	n.startLoads(ctx)
 	n.beside.Go(func() {
@@ -79,6 +83,17 @@ func (n *node) controlLoad(ctx context.Context, m controlled) {
 			n.w.send(controlDone{reply: m.reply, err: l.err})
 		}
 	})
+}
+
+// makeWay lists the idle models that have to go for a load.
+func (n *node) makeWay(b *backend, model string) []schemas.Victim {
+	m, ok := n.model(b, model)
+	if !ok || m.State != schemas.Installed || !m.Need.Known {
+		return nil
+	}
+	need := ledger.Need{Bytes: m.Need, Split: b.Split}
+	_, evict, _ := ledger.MakeRoom(need, n.books.Spaces(n.idsOf(b)), n.idle(b))
+	return evict
 }
 
 // An unloading is a model that an operator wants unloaded. It takes no more jobs, and

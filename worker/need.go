@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"path"
 	"time"
 
 	"github.com/vramjet/vramjet/providers"
@@ -39,19 +38,8 @@ func (n *node) need(b *backend, m *schemas.Model, now time.Time) (schemas.Amount
 	return need, from
 }
 
-// modelConfig is what an operator says of a model: by its name, or else by the first
-// pattern in order that matches it.
-func (c *Config) modelConfig(name string) ModelConfig {
-	if m, ok := c.Models[name]; ok {
-		return m
-	}
-	for _, pattern := range c.patterns {
-		if ok, err := path.Match(pattern, name); err == nil && ok {
-			return c.Models[pattern]
-		}
-	}
-	return ModelConfig{}
-}
+// modelConfig is what an operator says of a model.
+func (c *Config) modelConfig(name string) ModelConfig { return configOf(c.Models, name) }
 
 // model returns a model of b as it is now, with what the books say of it. One that is
 // about to be unloaded is as good as gone.

@@ -214,3 +214,23 @@ func TestLoadDeadline(t *testing.T) {
 		t.Errorf("60 GiB may take %s", got)
 	}
 }
+
+// TestOperatorsLoadMakesRoom: idle models make room for what an operator wants
+// loaded, and pinned ones do not.
+func TestOperatorsLoadMakesRoom(t *testing.T) {
+	r := newRig(t, nil)
+	for _, model := range []string{"quick", "slow"} {
+		if _, err := r.order("load", model); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := r.sim.Counts("quick"); c.Unloads != 1 {
+		t.Errorf("%+v", c)
+	}
+	if _, err := r.order("pin", "slow"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.order("load", "quick"); err == nil || err.Code != schemas.Overloaded || !strings.Contains(err.Message, "needs 14.0 GiB") {
+		t.Errorf("loaded: %v", err)
+	}
+}

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,15 +24,13 @@ type Config struct {
 	Version  string    // of the program, for people
 	Backends []Backend // more can be added with AddBackend
 
-	// Models are what an operator says of models, by their names as users see them or
-	// patterns of these, see path.Match: a name counts before a pattern, and of several
-	// patterns the first in the order of the alphabet.
-	Models   map[string]ModelConfig
-	patterns []string // the keys of Models, sorted
-
 	// GPU reads the node's devices. Nil: the node has none, or does not know.
 	// The worker does not close it.
 	GPU gpu.Reader
+
+	// Models are what an operator knows better of models, by their names as users
+	// see them or by patterns: see ModelConfig.
+	Models map[string]ModelConfig
 
 	// Drain is how long running jobs may go on when Run's context ends. After
 	// that they are given back to the queue. 0: at once.
@@ -70,10 +66,10 @@ type Backend struct {
 	// of several hosted APIs.
 	Price schemas.Price
 
-	Limits providers.Limits
-
-	// Load is how its server loads models.
+	// Load is how its models are loaded, where the server lets us say it.
 	Load LoadConfig
+
+	Limits providers.Limits
 
 	// Run bounds one attempt, from the request to the last chunk, where the job
 	// says nothing of it. 0: 10 minutes.
@@ -187,7 +183,6 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 			return nil, fmt.Errorf("the model pattern %q: %w", p, err)
 		}
 	}
-	cfg.patterns = slices.Sorted(maps.Keys(cfg.Models))
 	inbox := nc.NewInbox()
 	return &Worker{
 		nc:       nc,

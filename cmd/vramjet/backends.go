@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -164,6 +165,8 @@ func (f *backendFinder) backend(b Backend) (worker.Backend, error) {
 	}
 	wb := worker.Backend{
 		Name: b.Name, Kind: b.Kind, Provider: p, Slots: b.Slots, Models: b.Models, Prefix: b.Prefix, Run: b.Timeouts.Run, Price: schemas.Price(b.Price),
+		Load:   worker.LoadConfig(b.Load),
+		Local:  localAddr(b),
 		Limits: providers.Limits{Queue: b.Timeouts.Queue, FirstToken: b.Timeouts.FirstToken, BetweenChunks: b.Timeouts.BetweenChunks},
 	}
 	if wb.Limits.FirstToken == 0 {
@@ -194,6 +197,20 @@ func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
 		cfg.Sign = googleSigner()
 	}
 	return providers.New(cfg)
+}
+
+// localAddr is where on this machine a backend's server may listen, as host:port; ""
+// where it has no such address.
+func localAddr(b Backend) string {
+	u, err := url.Parse(b.URL)
+	if err != nil || u.Host == "" || providers.Hosted(b.Kind) {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // keys are the keys in the named environment variables, which are read each time

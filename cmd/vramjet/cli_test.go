@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,13 +14,15 @@ func TestHelp(t *testing.T) {
 	t.Chdir(packageDir)
 	for _, cmd := range []string{
 		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
+		"nodes show", "nodes drain", "nodes undrain",
+		"models", "models ls", "models load", "models unload", "models pin", "models unpin",
 		"backends", "backends check", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {
 			t.Errorf("%s: stderr is %q", cmd, stderr)
 		}
-		if group := cmd == "" || cmd == "jobs" || cmd == "config" || cmd == "backends"; !group && !strings.Contains(stdout, "    vramjet "+cmd) && !strings.Contains(stdout, "vramjet nodes") {
+		if group := slices.Contains([]string{"", "jobs", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
 		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)

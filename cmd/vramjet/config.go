@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+	"github.com/vramjet/vramjet/worker"
 )
 
 // Config is the configuration: of a file, of the environment and of flags. Its
@@ -14,6 +16,7 @@ type Config struct {
 	Node     string            `koanf:"node"` // "" in the file means the host's name
 	HTTP     string            `koanf:"http"` // where health is served; "off": nowhere
 	Backends []Backend         `koanf:"backends"`
+	Models   map[string]Model  `koanf:"models"` // by names as users see them, or patterns
 	Tenants  map[string]Tenant `koanf:"tenants"`
 	Policy   Policy            `koanf:"policy"`
 }
@@ -54,6 +57,38 @@ type Backend struct {
 	KeysEnv  []string `koanf:"keys_env"` // names of environment variables that hold its keys
 	Timeouts Timeouts `koanf:"timeouts"`
 	Price    Price    `koanf:"price"`
+	Load     Load     `koanf:"load"`
+}
+
+// Load is how a backend's models are loaded, where the server lets us say it.
+type Load struct {
+	Context  int    `koanf:"context"`  // of one request, in tokens; 0: as the server does
+	Parallel int    `koanf:"parallel"` // requests at once; 0: as the server does
+	KVType   string `koanf:"kv_type"`  // of the cache: one of kvTypes; "": as the server does
+}
+
+// kvTypes are what a cache of keys and values can be made of: the types of
+// llama.cpp, and those of vLLM and SGLang.
+var kvTypes = []string{
+	"f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "fp8", "fp8_e4m3", "fp8_e5m2",
+}
+
+// Model is what an operator knows better of models.
+type Model struct {
+	Need Memory `koanf:"need"` // what a load takes; "": not said
+	Pin  bool   `koanf:"pin"`  // it is never unloaded to make room
+}
+
+// Memory is an amount of memory as it is written: 44GiB. "" says nothing.
+type Memory string
+
+// amount returns the amount that is written, which was checked.
+func (m Memory) amount() schemas.Amount {
+	b, err := schemas.ParseBytes(string(m))
+	if err != nil {
+		return schemas.Amount{}
+	}
+	return schemas.Known(b)
 }
 
 // Price is what a backend takes for a million tokens, in any currency as long as
@@ -81,6 +116,15 @@ type Tenant struct {
 type Policy struct {
 	Aging            time.Duration `koanf:"aging"`              // a flow that was not served for so long moves up a class
 	UnknownModelWait time.Duration `koanf:"unknown_model_wait"` // how long a job waits for a node with its model
+}
+
+// models returns what the worker is to know of models.
+func (c *Config) models() map[string]worker.ModelConfig {
+	models := make(map[string]worker.ModelConfig, len(c.Models))
+	for name, m := range c.Models {
+		models[name] = worker.ModelConfig{Need: m.Need.amount(), Pin: m.Pin}
+	}
+	return models
 }
 
 // connect returns how to connect. Where a context was chosen more explicitly

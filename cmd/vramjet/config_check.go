@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // A checker checks what was written against the types of Config, notes who set
@@ -125,12 +127,17 @@ func (c *checker) checkList(n *yaml.Node, key string, elem reflect.Type) {
 // scalarReader returns what checks a text that stands for a value of type t; nil
 // where t is no single value.
 func scalarReader(t reflect.Type) func(string) error {
-	if t == reflect.TypeFor[time.Duration]() {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
 		return readDuration
+	case reflect.TypeFor[Memory]():
+		return readMemory
 	}
 	switch t.Kind() {
 	case reflect.String:
 		return func(string) error { return nil }
+	case reflect.Bool:
+		return readBool
 	case reflect.Int:
 		return func(s string) error { _, err := strconv.Atoi(s); return wanted(err, "a whole number") }
 	case reflect.Float64:
@@ -152,6 +159,21 @@ func readDuration(s string) error {
 		return errors.New("want a duration that is not negative")
 	}
 	return wanted(err, "a duration such as 90s, 5m or 1h30m")
+}
+
+func readMemory(s string) error {
+	b, err := schemas.ParseBytes(s)
+	if err == nil && b == 0 {
+		return errors.New("nothing needs no memory: leave it out where it is not known")
+	}
+	return wanted(err, "an amount of memory such as 44GiB, 512MiB or a number of bytes")
+}
+
+func readBool(s string) error {
+	if s != "true" && s != "false" {
+		return errors.New("want true or false")
+	}
+	return nil
 }
 
 func wanted(err error, what string) error {

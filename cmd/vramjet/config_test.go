@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vramjet/vramjet/schemas"
+	"github.com/vramjet/vramjet/worker"
 )
 
 // packageDir is where this package's testdata is, for tests in another folder.
@@ -31,7 +32,9 @@ backends:
     keys_env: [OPENAI_API_KEY]
     timeouts: {first_token: 5m, between_chunks: 60s, run: 10m}
     price: {input: 0.15, output: 0.60}
+    load: {context: 8192, parallel: 4, kv_type: f16}
   - {name: 007, kind: vllm, url: "http://127.0.0.1:8000", devices: [0, 1], models: one}
+models: {"llama3.3:70b": {need: 44GiB, pin: true}, "qwen3:*": {need: 1073741824, pin: false}, 7: {pin: true}}
 tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
 policy: {aging: 15s, unknown_model_wait: 5s}
 `
@@ -60,10 +63,11 @@ func TestConfigFull(t *testing.T) {
 				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
 				Models: []string{"llama3.2", "qwen3:*"}, Prefix: "local/", KeysEnv: []string{"OPENAI_API_KEY"},
 				Timeouts: Timeouts{FirstToken: 5 * time.Minute, BetweenChunks: time.Minute, Run: 10 * time.Minute},
-				Price:    Price{Input: 0.15, Output: 0.6},
+				Price:    Price{Input: 0.15, Output: 0.6}, Load: Load{Context: 8192, Parallel: 4, KVType: "f16"},
 			},
 			{Name: "007", Kind: "vllm", URL: "http://127.0.0.1:8000", Devices: []string{"0", "1"}, Models: []string{"one"}},
 		},
+		Models:  map[string]Model{"llama3.3:70b": {Need: "44GiB", Pin: true}, "qwen3:*": {Need: "1073741824"}, "7": {Pin: true}},
 		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}, "7": {Weight: 1}},
 		Policy:  Policy{Aging: 15 * time.Second, UnknownModelWait: 5 * time.Second},
 	}
@@ -87,12 +91,34 @@ func TestConfigService(t *testing.T) {
 // What the configuration says of a backend reaches the worker.
 func TestBackendOfConfig(t *testing.T) {
 	f := newBackendFinder(nil, &Config{}, env(nil), nil)
-	got, err := f.backend(Backend{Name: "a", Kind: "openai", Slots: 3, Price: Price{Input: 0.15, Output: 0.6}})
+	got, err := f.backend(Backend{Name: "a", Kind: "ollama", URL: "http://127.0.0.1:1", Load: Load{Context: 8192, Parallel: 4, KVType: "f16"}})
+	if err != nil || got.Load != (worker.LoadConfig{Context: 8192, Parallel: 4, KVType: "f16"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	got, err = f.backend(Backend{Name: "a", Kind: "openai", Slots: 3, Price: Price{Input: 0.15, Output: 0.6}})
 	if err != nil || got.Price != (schemas.Price{Input: 0.15, Output: 0.6}) || got.Slots != 3 || got.Devices == nil || len(got.Devices) != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if _, err := f.backend(Backend{Name: "a", Kind: "openrouter", URL: "https://openrouter.ai/v1"}); err == nil {
 		t.Error("a wrong URL was taken")
+	}
+}
+
+// What the configuration says of models reaches the worker.
+func TestModelsOfConfig(t *testing.T) {
+	cfg, _, err := loadConfig(writeFile(t, "v.yaml", full), env(nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]worker.ModelConfig{
+		"llama3.3:70b": {Need: schemas.Known(44 * schemas.GiB), Pin: true}, "qwen3:*": {Need: schemas.Known(schemas.GiB)}, "7": {Pin: true},
+	}
+	if diff := cmp.Diff(want, cfg.models()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	cfg, _, err = loadConfig(writeFile(t, "v.yaml", ""), env(map[string]string{"VRAMJET_MODELS": `{"a.b:7b": {need: 0.5GiB}}`}), nil)
+	if err != nil || cfg.models()["a.b:7b"].Need != schemas.Known(512*schemas.MiB) {
+		t.Errorf("from the environment: %+v, %v", cfg, err)
 	}
 }
 
@@ -128,6 +154,17 @@ func TestConfigErrors(t *testing.T) {
 		{"negative price", "backends:\n- {name: a, kind: sim, price: {input: -0.1}}\n", "v.yaml:2: backends[0].price.input: it is negative"},
 		{"negative price of output", "backends:\n- {name: a, kind: sim, price: {output: -1}}\n", "v.yaml:2: backends[0].price.output: it is negative"},
 		{"a price that is none", "backends:\n- {name: a, kind: sim, price: {input: free}}\n", `v.yaml:2: backends[0].price.input: "free" is wrong`},
+		{"need", "models:\n  \"llama3.3:70b\": {need: 44GB}\n", `v.yaml:2: models["llama3.3:70b"].need: "44GB" is wrong: want an amount of memory such as 44GiB`},
+		{"no need", "models:\n  a: {need: 0}\n", `v.yaml:2: models.a.need: "0" is wrong: nothing needs no memory`},
+		{"pin", "models:\n  a:\n    pin: yes\n", `v.yaml:3: models.a.pin: "yes" is wrong: want true or false`},
+		{"unknown of a model", "models:\n  a: {ned: 1GiB}\n", `v.yaml:2: unknown key "models.a.ned": did you mean "models.a.need"?`},
+		{"a model's pattern", "models:\n  \"qwen[\": {pin: true}\n", `v.yaml:2: models["qwen["]: "qwen[" is no pattern`},
+		{"a model without a name", "models:\n  \"\": {pin: true}\n", `v.yaml:2: models[""]: a model needs a name`},
+		{"type of the cache", "backends:\n- {name: a, kind: sim, load: {kv_type: Q8}}\n", `v.yaml:2: backends[0].load.kv_type: "Q8" is no type of a cache: did you mean "q8_0"?`},
+		{"type of the cache that is like none", "backends:\n- {name: a, kind: sim, load: {kv_type: quantised}}\n", `"quantised" is no type of a cache: want one of f32, f16`},
+		{"negative context", "backends:\n- {name: a, kind: sim, load: {context: -1}}\n", "v.yaml:2: backends[0].load.context: it is negative"},
+		{"negative parallel", "backends:\n- {name: a, kind: sim, load: {parallel: -1}}\n", "v.yaml:2: backends[0].load.parallel: it is negative"},
+		{"a hosted load", "backends:\n- {name: a, kind: openai, load: {context: 1}}\n", "v.yaml:2: backends[0].load: a hosted API loads nothing of ours"},
 		{"weight", "tenants:\n  a: {weight: -1}\n", "v.yaml:2: tenants.a.weight: it is negative"},
 		{"node", "node: a b\n", `v.yaml:1: node: "a b" is not`},
 		{"http", "http: here\n", `v.yaml:1: http: "here" is not host:port`},

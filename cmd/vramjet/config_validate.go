@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,9 @@ func validate(cfg *Config, from sources) error {
 			v.fail(key+".name", "two backends are named %q", b.Name)
 		}
 		names[b.Name] = true
+	}
+	for name := range cfg.Models {
+		v.model(name)
 	}
 	for name, t := range cfg.Tenants {
 		v.tenant(name, t)
@@ -99,6 +103,40 @@ func (v *validator) backend(key string, b *Backend) {
 	}
 	if b.Price.Output < 0 {
 		v.fail(key+".price.output", "it is negative")
+	}
+	v.load(key+".load", b)
+}
+
+// load checks how a backend is to load its models.
+func (v *validator) load(key string, b *Backend) {
+	l := &b.Load
+	if *l != (Load{}) && providers.Hosted(b.Kind) {
+		v.fail(key, "a hosted API loads nothing of ours")
+	}
+	if l.Context < 0 {
+		v.fail(key+".context", "it is negative")
+	}
+	if l.Parallel < 0 {
+		v.fail(key+".parallel", "it is negative")
+	}
+	if l.KVType != "" && !slices.Contains(kvTypes, l.KVType) {
+		hint := "want one of " + strings.Join(kvTypes, ", ")
+		if best, ok := nearest(strings.ToLower(l.KVType), kvTypes); ok {
+			hint = fmt.Sprintf("did you mean %q?", best)
+		}
+		v.fail(key+".kv_type", "%q is no type of a cache: %s", l.KVType, hint)
+	}
+}
+
+// model checks the name of a model, or the pattern, that something is said of.
+func (v *validator) model(name string) {
+	key := keyPath("models", quoteName(name))
+	if name == "" {
+		v.fail(key, "a model needs a name, or a pattern such as qwen3:*")
+		return
+	}
+	if _, err := path.Match(name, ""); err != nil {
+		v.fail(key, "%q is no pattern: %s", name, err)
 	}
 }
 

@@ -390,7 +390,7 @@ func TestDocsFlags(t *testing.T) {
 			t.Errorf("there is no command %s", command)
 		}
 	}
-	commands = append(commands, "help", "backends", "config", "jobs", "nodes")
+	commands = append(commands, "help", "backends", "config", "jobs", "models", "nodes")
 	for name, text := range pages(t) {
 		for _, f := range regexp.MustCompile(`(?:^|[\s\x60(])(--[a-z][a-z-]*[a-z])`).FindAllStringSubmatch(text, -1) {
 			if !slices.Contains(all, f[1]) && !slices.Contains(others, f[1]) {
@@ -420,6 +420,42 @@ func TestDocsExitCodes(t *testing.T) {
 		actual = append(actual, strings.Fields(part)[0])
 	}
 	sameSet(t, "exit codes", says, actual)
+}
+
+// TestDocsOutputs: what docs/operations.md shows of nodes and models is what the
+// program prints.
+func TestDocsOutputs(t *testing.T) {
+	text := page(t, "docs/operations.md")
+	show := page(t, "cmd/vramjet/testdata/nodes-show.out")
+	show = show[strings.Index(show, "node gpu-1"):strings.Index(show, "\nnode gpu-2")]
+	for command, printed := range map[string]string{
+		"nodes": page(t, "cmd/vramjet/testdata/nodes-ls.out"), "nodes show gpu-1": show, "models": page(t, "cmd/vramjet/testdata/models.out"),
+	} {
+		if !strings.Contains(text, "\n$ vramjet "+command+"\n"+strings.TrimSpace(printed)+"\n") {
+			t.Errorf("docs/operations.md does not show what vramjet %s prints", command)
+		}
+	}
+}
+
+// TestDocsState: every member of a node's state is documented.
+func TestDocsState(t *testing.T) {
+	rows := tableUnder(t, page(t, "docs/protocol.md"), "and is never 0.")
+	for i, typ := range []reflect.Type{
+		reflect.TypeFor[schemas.NodeState](), reflect.TypeFor[schemas.Device](), reflect.TypeFor[schemas.Backend](),
+		reflect.TypeFor[schemas.Model](), reflect.TypeFor[schemas.RunningJob](), reflect.TypeFor[schemas.Reservation](),
+	} {
+		var actual []string
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			actual = append(actual, name)
+		}
+		documented := codes(rows[i][1])
+		for _, name := range actual {
+			if !slices.Contains(documented, name) {
+				t.Errorf("docs/protocol.md: of %s, %s is not documented", typ, name)
+			}
+		}
+	}
 }
 
 // TestDocsPackages: the table of packages is the one that the test of the arrows

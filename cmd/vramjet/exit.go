@@ -39,7 +39,7 @@ func exitCode(err error) int {
 		return coded.code
 	case errors.Is(err, client.ErrNotFound):
 		return exitNotFound
-	case errors.Is(err, client.ErrNoDispatcher), errors.Is(err, client.ErrNoVramjet):
+	case errors.Is(err, client.ErrNoDispatcher), errors.Is(err, client.ErrNoVramjet), errors.Is(err, client.ErrNoNode):
 		return exitNoDispatcher
 	default:
 		return exitFailed

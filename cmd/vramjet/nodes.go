@@ -5,26 +5,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// nodesCmd shows the nodes.
+// nodesCmd shows the nodes, and takes them out of service.
 type nodesCmd struct {
-	Ls nodesLsCmd `cmd:"" default:"withargs" help:"List the nodes."`
+	Ls      nodesLsCmd      `cmd:"" default:"withargs" help:"List the nodes."`
+	Show    nodesShowCmd    `cmd:"" help:"Show a node, or all, with all that is known of devices, backends and models."`
+	Drain   nodesDrainCmd   `cmd:"" help:"Give a node no more jobs. Those that run go on."`
+	Undrain nodesUndrainCmd `cmd:"" help:"Give a node jobs again."`
+}
+
+// patience is how long to wait for what nodes say.
+type patience struct {
+	Wait time.Duration `default:"300ms" help:"How long to wait for one more node (${default})."`
 }
 
 type nodesLsCmd struct {
-	Wait time.Duration `default:"300ms" help:"How long to wait for one more node (${default})."`
+	patience
 }
 
 // Help is shown below the command's summary.
 func (*nodesLsCmd) Help() string {
-	return `Asks all nodes for their state. The exit code is 6 where none answers.
+	return `Asks all nodes for their state. The exit code is 6 where none answers. FREE is what a load may take now; "?" is what nobody knows.
 
 Examples:
 
@@ -40,31 +50,65 @@ func (n *nodesLsCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer closeClient()
-	nodes, err := c.Nodes(ctx, n.Wait)
+	nodes, err := everyNode(ctx, c, n.Wait)
+	if errors.Is(err, client.ErrNoNode) && a.asJSON() {
+		return errors.Join(a.printJSON([]schemas.NodeState{}), err)
+	}
 	if err != nil {
 		return err
 	}
 	if a.asJSON() {
-		if nodes == nil {
-			nodes = []schemas.NodeState{}
-		}
-		err = a.printJSON(nodes)
-	} else if len(nodes) > 0 {
-		err = printNodes(a, nodes, time.Now())
+		return a.printJSON(nodes)
 	}
-	if err == nil && len(nodes) == 0 {
-		return &codedError{exitNoDispatcher, errors.New("no node answers: is a worker running?")}
-	}
-	return err
+	return printNodes(a.out, nodes, time.Now())
 }
 
-func printNodes(a *app, nodes []schemas.NodeState, now time.Time) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTATE\tGPU\tVRAM used/total\tRESIDENT\tSLOTS\tHEARTBEAT")
+// everyNode asks all nodes for their state. That none answers is an error.
+func everyNode(ctx context.Context, c *client.Client, wait time.Duration) ([]schemas.NodeState, error) {
+	nodes, err := c.Nodes(ctx, wait)
+	if err == nil && len(nodes) == 0 {
+		err = fmt.Errorf("%w: is a worker running?", client.ErrNoNode)
+	}
+	return nodes, err
+}
+
+// nodeNamed returns the node of that name.
+func nodeNamed(nodes []schemas.NodeState, name string) (*schemas.NodeState, error) {
+	var names []string
+	for i := range nodes {
+		if nodes[i].Node == name {
+			return &nodes[i], nil
+		}
+		names = append(names, nodes[i].Node)
+	}
+	return nil, notFound("no node by the name "+name+" answers", name, names)
+}
+
+// notFound is the error that something was not found that was named. It says what
+// may have been meant.
+func notFound(what, name string, candidates []string) error {
+	slices.Sort(candidates)
+	candidates = slices.Compact(candidates)
+	hint := ""
+	switch best, ok := nearest(name, candidates); {
+	case ok:
+		hint = fmt.Sprintf(": did you mean %q?", best)
+	case len(candidates) > 10:
+		hint = ": there are " + strings.Join(candidates[:10], ", ") + " and others"
+	case len(candidates) > 0:
+		hint = ": there are " + strings.Join(candidates, ", ")
+	}
+	return &codedError{exitNotFound, errors.New(what + hint)}
+}
+
+func printNodes(out io.Writer, nodes []schemas.NodeState, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tSTATE\tGPU\tVRAM used/total\tFREE\tUTIL\tRESIDENT\tSLOTS\tVERSION\tHEARTBEAT")
 	for i := range nodes {
 		n := &nodes[i]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			n.Node, nodeState(n), gpus(n.Devices), vram(n.Devices), resident(n.Backends), slots(n.Backends), age(now.Sub(n.At)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			n.Node, nodeState(n), gpus(n.Devices), vram(n.Devices), available(n.Devices), busiest(n.Devices),
+			resident(n.Backends), slots(n.Backends), orDash(n.Version), age(now.Sub(n.At)))
 	}
 	return w.Flush()
 }
@@ -84,7 +128,7 @@ func nodeState(n *schemas.NodeState) string {
 		return "no backend"
 	case healthy == 0:
 		return "down"
-	case healthy < len(n.Backends):
+	case healthy < len(n.Backends), slices.ContainsFunc(n.Devices, func(d schemas.Device) bool { return d.Error != "" }):
 		return "degraded"
 	default:
 		return "ready"
@@ -97,6 +141,9 @@ func gpus(devices []schemas.Device) string {
 	count := map[string]int{}
 	for i := range devices {
 		name := strings.TrimPrefix(strings.TrimPrefix(devices[i].Name, "NVIDIA "), "GeForce ")
+		if devices[i].MIG && !strings.Contains(name, "MIG") {
+			name += " MIG"
+		}
 		if count[name]++; count[name] == 1 {
 			names = append(names, name)
 		}
@@ -121,6 +168,33 @@ func vram(devices []schemas.Device) string {
 		total.Known = total.Known && devices[i].Total.Known
 	}
 	return gib(used) + " / " + gib(total) + " GiB"
+}
+
+// available sums what loads may take now, on all devices together.
+func available(devices []schemas.Device) string {
+	if len(devices) == 0 {
+		return "-"
+	}
+	sum := schemas.Known(0)
+	for i := range devices {
+		sum.Bytes += devices[i].Available.Bytes
+		sum.Known = sum.Known && devices[i].Available.Known
+	}
+	return amount(sum)
+}
+
+// busiest returns how busy the busiest of the devices is that tell.
+func busiest(devices []schemas.Device) string {
+	if len(devices) == 0 {
+		return "-"
+	}
+	var most *int
+	for i := range devices {
+		if u := devices[i].Utilization; u != nil && (most == nil || *u > *most) {
+			most = u
+		}
+	}
+	return reading(most, "%")
 }
 
 func gib(a schemas.Amount) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -27,6 +28,7 @@ type cli struct {
 	Jobs   jobsCmd   `cmd:"" help:"Look at jobs and cancel them."`
 	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
+	Models modelsCmd `cmd:"" help:"Show, load and pin models, and estimate what they need."`
 
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 
@@ -86,8 +88,13 @@ var errHelp = errors.New("help was asked for")
 // helpFlag shows the help of the command that it stands behind.
 type helpFlag bool
 
-// BeforeReset is called by kong before anything is checked.
+// BeforeReset is called by kong before anything is checked. Of a command that is
+// only a group's default, and was not named, the group's help is shown: what else
+// is in it would be found nowhere.
 func (helpFlag) BeforeReset(parsed *kong.Context) error {
+	parsed.Path = slices.DeleteFunc(parsed.Path, func(p *kong.Path) bool {
+		return p.Command != nil && p.Command.Parent.DefaultCmd == p.Command && !slices.Contains(parsed.Args, p.Command.Name)
+	})
 	if err := parsed.PrintUsage(false); err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func fleet(now time.Time) []schemas.NodeState {
 func TestNodesTable(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-	if err := printNodes(&app{streams: streams{out: &out}}, fleet(now), now); err != nil {
+	if err := printNodes(&out, fleet(now), now); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "nodes.out", out.String())
