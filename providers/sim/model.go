@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -22,6 +23,8 @@ type model struct {
 	expire bool            // unload when nothing runs any more
 
 	busy    int
+	wanted  int             // requests that are to get a slot
+	used    int             // when it was used last, as Server.uses had it
 	waiting []chan struct{} // for a slot, the first first: closed when it's theirs
 
 	failure  Failure
@@ -50,11 +53,23 @@ type seat struct {
 	failure Failure
 }
 
+// errCrowded is why a load cannot begin yet: its room is that of busy models.
+var errCrowded = &problem{status: http.StatusServiceUnavailable, text: "busy models have the memory", kind: "unavailable_error"}
+
 // beginLoad begins to load m: its memory is taken from now on. mu is held.
 func (s *Server) beginLoad(m *model) error {
 	held := s.lay(m.VRAM)
+	for held == nil && s.cfg.EvictIdle && s.evict() {
+		held = s.lay(m.VRAM)
+	}
 	if held == nil {
+		if s.cfg.EvictIdle && s.evictable() {
+			return errCrowded
+		}
 		m.counts.Refused++
+		if s.crowded(m.VRAM) {
+			m.counts.Overcommitted++
+		}
 		return &problem{status: http.StatusInternalServerError, text: oom(m.VRAM), kind: "server_error"}
 	}
 	m.state, m.held, m.failed, m.expire = schemas.Loading, held, "", false
@@ -100,6 +115,37 @@ func (s *Server) lay(size schemas.Bytes) []schemas.Bytes {
 	return nil
 }
 
+// crowded reports whether a model would find no room even if only the models had
+// memory. mu is held.
+func (s *Server) crowded(size schemas.Bytes) bool {
+	var room schemas.Bytes
+	for i, d := range s.cfg.Devices {
+		room += d.Memory.Minus(s.used(i))
+	}
+	return room < size
+}
+
+// evict unloads the model that was idle for longest, and reports whether there was
+// one. mu is held.
+func (s *Server) evict() bool {
+	var oldest *model
+	for _, m := range s.models {
+		if m.state == schemas.Resident && m.busy == 0 && m.wanted == 0 && (oldest == nil || m.used < oldest.used) {
+			oldest = m
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.unload()
+	return true
+}
+
+// evictable reports whether a model may become idle. mu is held.
+func (s *Server) evictable() bool {
+	return slices.ContainsFunc(s.models, func(m *model) bool { return m.state != schemas.Installed })
+}
+
 func oom(size schemas.Bytes) string {
 	return fmt.Sprintf("ggml_backend_cuda_buffer_type_alloc_buffer: allocating %.2f MiB on device 0: cudaMalloc failed: out of memory", float64(size)/float64(schemas.MiB))
 }
@@ -128,6 +174,7 @@ func (s *Server) endLoad(m *model, ready chan struct{}, failed string) {
 		m.state = schemas.Installed
 	}
 	close(ready)
+	s.tellIdle()
 }
 
 // unload takes m out of memory, whatever it is doing. mu is held.
@@ -147,8 +194,15 @@ func (m *model) unload() {
 
 // load has m loaded and waits for it. mu is held, but not while it waits.
 func (s *Server) load(ctx context.Context, m *model) error {
-	if m.state == schemas.Installed {
-		if err := s.beginLoad(m); err != nil {
+	for m.state == schemas.Installed {
+		err := s.beginLoad(m)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errCrowded) {
+			return err
+		}
+		if err := s.wait(ctx, s.idle); err != nil { // for a model that is busy to be idle
 			return err
 		}
 	}
@@ -188,6 +242,8 @@ func (s *Server) sit(ctx context.Context, name string) (seat, error) {
 	if m == nil {
 		return seat{}, noModel(name)
 	}
+	m.wanted++
+	defer func() { m.wanted-- }()
 	for {
 		if m.state == schemas.Installed && s.cfg.NoAutoload {
 			return seat{}, &problem{status: http.StatusBadRequest, text: "model is not loaded", kind: "invalid_request_error"}
@@ -205,7 +261,7 @@ func (s *Server) sit(ctx context.Context, name string) (seat, error) {
 		if m.state == schemas.Resident {
 			break
 		}
-		m.free() // it was unloaded while this one waited
+		s.free(m) // it was unloaded while this one waited
 	}
 	m.counts.Started++
 	m.counts.Peak = max(m.counts.Peak, m.busy)
@@ -228,7 +284,7 @@ func (s *Server) slot(ctx context.Context, m *model) error {
 		if i := slices.Index(m.waiting, mine); i >= 0 {
 			m.waiting = slices.Delete(m.waiting, i, i+1)
 		} else {
-			m.free() // it was given the slot just now
+			s.free(m) // it was given the slot just now
 		}
 		return err
 	}
@@ -236,16 +292,28 @@ func (s *Server) slot(ctx context.Context, m *model) error {
 }
 
 // free gives a slot to the next one, or back. mu is held.
-func (m *model) free() {
+func (s *Server) free(m *model) {
+	s.uses++
+	m.used = s.uses
 	if len(m.waiting) > 0 {
 		close(m.waiting[0])
 		m.waiting = m.waiting[1:]
 		return
 	}
 	m.busy--
-	if m.busy == 0 && m.expire {
+	if m.busy > 0 {
+		return
+	}
+	if m.expire {
 		m.unload()
 	}
+	s.tellIdle()
+}
+
+// tellIdle wakes those who wait for room. mu is held.
+func (s *Server) tellIdle() {
+	close(s.idle)
+	s.idle = make(chan struct{})
 }
 
 // leave gives the seat back and counts how the request ended.
@@ -260,5 +328,5 @@ func (s *Server) leave(name string, end outcome) {
 		m.counts.Cancelled++
 	case broken:
 	}
-	m.free()
+	s.free(m)
 }

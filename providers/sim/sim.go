@@ -22,6 +22,11 @@ type Config struct {
 	// NoAutoload makes a request for a model that is not loaded an error. Else it
 	// loads the model and waits, as real servers do.
 	NoAutoload bool
+
+	// EvictIdle unloads idle models, the least recently used first, when a request's
+	// model has no room, and waits for busy ones to become idle, as single-node
+	// schedulers do.
+	EvictIdle bool
 }
 
 // A Device is a simulated GPU.
@@ -86,14 +91,15 @@ type Failure struct {
 
 // Counts are what happened to a model since the server began.
 type Counts struct {
-	Started   int // requests that got a slot
-	Finished  int // answers that were whole
-	Cancelled int // requests whose client left, before or in the answer
-	Peak      int // most requests at a time
-	Loads     int // that began: there was room
-	Refused   int // loads for which there was no room
-	Unloads   int
-	Cut       int // requests that ran when their model was unloaded
+	Started       int // requests that got a slot
+	Finished      int // answers that were whole
+	Cancelled     int // requests whose client left, before or in the answer
+	Peak          int // most requests at a time
+	Loads         int // that began: there was room
+	Refused       int // loads for which there was no room
+	Overcommitted int // of these, loads for which the models themselves had left no room
+	Unloads       int
+	Cut           int // requests that ran when their model was unloaded
 }
 
 // A Server is a simulated model server, an http.Handler. It starts no goroutine.
@@ -104,11 +110,13 @@ type Server struct {
 	mu      sync.Mutex               // guards what follows, and all in it
 	models  []*model                 // in the order of the config
 	foreign map[string]schemas.Bytes // what others take, by device
+	idle    chan struct{}            // closed when a model has become idle
+	uses    int                      // counts them
 }
 
 // New returns a server with nothing loaded.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), foreign: map[string]schemas.Bytes{}}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), foreign: map[string]schemas.Bytes{}, idle: make(chan struct{})}
 	for _, m := range cfg.Models {
 		if len(m.Kinds) == 0 {
 			m.Kinds = []schemas.Kind{schemas.Chat, schemas.Completion}

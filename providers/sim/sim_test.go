@@ -398,3 +398,82 @@ func TestDetect(t *testing.T) {
 		t.Errorf("%q %v", kind, err)
 	}
 }
+
+// Memory that others take is not there for models; what they take is free.
+func TestForeignMemory(t *testing.T) {
+	r := newRig(t, providers.KindSim, config())
+	if got := r.Foreign("sim-0", 99*schemas.GiB); got != 4*schemas.GiB {
+		t.Errorf("they took %s of 4 GiB", got)
+	}
+	l := r.Provider.(providers.Loader)
+	if err := l.Load(t.Context(), "slow"); schemas.AsError(err).Code != schemas.OutOfMemory {
+		t.Errorf("3 GiB were loaded into the 2 of the other device: %v", err)
+	}
+	if err := l.Load(t.Context(), "two"); err != nil {
+		t.Error(err)
+	}
+	if c := r.Counts("slow"); c.Refused != 1 || c.Overcommitted != 0 {
+		t.Errorf("%+v", c)
+	}
+	r.Foreign("sim-0", schemas.GiB)
+	if err := l.Load(t.Context(), "slow"); err != nil {
+		t.Errorf("3 GiB beside the one of others: %v", err)
+	}
+	if err := l.Load(t.Context(), "embed"); schemas.AsError(err).Code != schemas.OutOfMemory {
+		t.Errorf("both are full: %v", err)
+	}
+	devices, err := r.Provider.(providers.DeviceReporter).Devices(t.Context())
+	if err != nil || devices[0].Ours != schemas.Known(3*schemas.GiB) || devices[0].Others != schemas.Known(schemas.GiB) {
+		t.Errorf("%+v, %v", devices, err)
+	}
+}
+
+// A model that has not enough room on any device goes to several.
+func TestSpreadsOverDevices(t *testing.T) {
+	cfg := config()
+	cfg.Models[0].VRAM = 5 * schemas.GiB
+	r := newRig(t, providers.KindSim, cfg)
+	if err := r.Provider.(providers.Loader).Load(t.Context(), "fast"); err != nil {
+		t.Fatal(err)
+	}
+	devices, err := r.Provider.(providers.DeviceReporter).Devices(t.Context())
+	if err != nil || devices[0].Ours != schemas.Known(4*schemas.GiB) || devices[1].Ours != schemas.Known(schemas.GiB) {
+		t.Errorf("%+v, %v", devices, err)
+	}
+}
+
+// Where idle models make room by themselves, the one that was used last stays, and a
+// busy one does until its requests have ended.
+func TestEvictsIdleModels(t *testing.T) {
+	cfg := config()
+	cfg.Devices, cfg.EvictIdle = []sim.Device{{ID: "sim-0", Memory: 3 * schemas.GiB}}, true
+	cfg.Models[1].Tokens = 40
+	r := newRig(t, providers.KindSim, cfg)
+	ask := func(model string) error {
+		body := []byte(`{"messages":[{"role":"user","content":"hi"}]}`)
+		_, err := r.Generate(t.Context(), providers.Request{Kind: schemas.Chat, Model: model, Body: body}, func([]byte) error { return nil })
+		return err
+	}
+	for _, model := range []string{"fast", "two", "fast", "slow", "two"} {
+		if err := ask(model); err != nil {
+			t.Fatalf("%s: %v", model, err)
+		}
+	}
+	var both sync.WaitGroup
+	for _, model := range []string{"slow", "two"} { // in any order: one waits for the other
+		both.Go(func() {
+			if err := ask(model); err != nil {
+				t.Errorf("%s: %v", model, err)
+			}
+		})
+	}
+	both.Wait()
+	for _, model := range []string{"fast", "two", "slow"} {
+		if c := r.Counts(model); c.Cut != 0 || c.Cancelled != 0 || c.Refused != 0 {
+			t.Errorf("%s: %+v", model, c)
+		}
+	}
+	if c := r.Counts("fast"); c.Loads != 1 {
+		t.Errorf("fast: %+v", c)
+	}
+}
