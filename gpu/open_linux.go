@@ -9,5 +9,6 @@ func systemOpeners() []opener {
 		smiOpener,
 		{"jetson", func(ctx context.Context) (source, error) { return openJetson(ctx, "/") }},
 		{"amdgpu", func(ctx context.Context) (source, error) { return openAMD(ctx, "/") }},
+		{"intel", func(ctx context.Context) (source, error) { return openIntel(ctx, "/", "xpu-smi") }},
 	}
 }
