@@ -1,35 +1,80 @@
-// Package gpu reads the devices of this machine and their memory: NVIDIA's by
-// NVML or nvidia-smi, AMD's by sysfs, or those that the configuration lists.
+// Package gpu reads the devices of this machine, their memory and who holds it:
+// NVIDIA's by NVML or nvidia-smi, AMD's and Intel's by what their kernel drivers
+// show, Apple's by the system's tools, or those that the configuration lists.
 //
-// It only reads. An amount that a device or its driver doesn't tell is unknown,
-// never 0: boards whose memory is the machine's own tell none.
+// It only reads. What a device or its driver doesn't tell is unknown, never 0. A
+// device that has no memory of its own, as in a Jetson or a DGX Spark, has the
+// machine's.
 package gpu
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// A Device is a device, and who uses it.
+// A Device is a device, and who uses it. Of the embedded one, Ours, Others,
+// Promised and Available are left for the node to fill in.
+//
+// Error is set where the device is lost, or had an error that only a reset mends
+// ("XID 79: the GPU has fallen off the bus"), which is told by NVML alone. A lost
+// device is kept as it was last seen, its amounts unknown, and is whole again when
+// it answers. An XID stays until the reader is closed: NVML tells when a device
+// breaks, and not when it was mended.
 type Device struct {
 	schemas.Device
 
-	// Processes are those that hold memory of the device; nil: the source does not
-	// tell.
+	// Processes are those that hold memory of the device, each once, by their
+	// numbers. Empty: there are none; nil: the source does not tell. Where an AMD or
+	// Intel driver tells them, it tells those of other users only to root.
 	Processes []Process
 }
 
 // A Process is a process that holds memory of a device.
 type Process struct {
-	PID   int // as the host counts: another number than inside a container
-	Bytes schemas.Amount
+	PID   int            // as the host counts: another number than inside a container
+	Bytes schemas.Amount // unknown where the driver names the process alone
+}
+
+// mergeProcesses leaves one entry of each process, with the most that any said it
+// holds, by their numbers.
+func mergeProcesses(all []Process) []Process {
+	slices.SortFunc(all, func(a, b Process) int {
+		return cmp.Or(cmp.Compare(a.PID, b.PID), compareAmounts(b.Bytes, a.Bytes))
+	})
+	return slices.CompactFunc(all, func(a, b Process) bool { return a.PID == b.PID })
+}
+
+// compareAmounts orders an unknown amount before any known one.
+func compareAmounts(a, b schemas.Amount) int {
+	switch {
+	case a.Known == b.Known:
+		return cmp.Compare(a.Bytes, b.Bytes)
+	case b.Known:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// cloneDevices copies devices with all that hangs on them.
+func cloneDevices(all []Device) []Device {
+	all = slices.Clone(all)
+	for i := range all {
+		d := &all[i]
+		d.Processes = slices.Clone(d.Processes)
+		d.Utilization, d.Temperature, d.Power = cloneInt(d.Utilization), cloneInt(d.Temperature), cloneInt(d.Power)
+	}
+	return all
+}
+
+func cloneInt(n *int) *int {
+	if n == nil {
+		return nil
+	}
+	return new(*n)
 }
 
 // A Reader reads devices. Its methods may be called concurrently.
@@ -39,91 +84,18 @@ type Reader interface {
 	// error beside it where that is over 5 s old. No devices and no error means
 	// that there are none.
 	//
-	// The slice belongs to the caller.
+	// What it returns belongs to the caller.
 	Devices(ctx context.Context) ([]Device, error)
 
-	// Source says for people where the readings come from: "nvml 580.159.04",
-	// "nvidia-smi", "amdgpu sysfs", "fixed", or "none: " and why.
+	// Source says for people where the readings come from, and why not from what
+	// would have been better: "nvml 580.159.04", "nvidia-smi (not nvml: no NVIDIA
+	// driver found)", "fixed", or "none: " and why.
 	Source() string
 
 	// Close ends the reader. It's an error where a driver call still hangs after
 	// 2 s: that call's goroutine cannot be ended.
 	Close() error
 }
-
-// A source reads devices from one place. One goroutine at a time calls it, and
-// may hang in it.
-type source interface {
-	name() string
-	read(ctx context.Context) ([]Device, error)
-	close() error
-}
-
-// Open returns a reader of the first of NVML, nvidia-smi and AMD's sysfs that
-// finds a device, and one of no devices where none does. It takes up to 10 s for
-// each of them. The caller closes it.
-func Open(log *slog.Logger) Reader {
-	return open(log, []opener{
-		{"nvml", openNVML},
-		{"nvidia-smi", func(ctx context.Context) (source, error) { return openSMI(ctx, "nvidia-smi") }},
-		{"amdgpu", func(ctx context.Context) (source, error) { return openAMD(ctx, "/sys") }},
-	})
-}
-
-// An opener opens a source that has at least one device, or says why it can't.
-type opener struct {
-	name string
-	open func(context.Context) (source, error)
-}
-
-const openTimeout = 10 * time.Second
-
-func open(log *slog.Logger, openers []opener) Reader {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var reasons []string
-	for _, o := range openers {
-		s, err := openWithin(ctx, o, openTimeout)
-		if err == nil {
-			log.Info("devices found", "source", s.name())
-			return watch(s)
-		}
-		reasons = append(reasons, fmt.Sprintf("%s: %s", o.name, err))
-	}
-	why := strings.Join(reasons, "; ")
-	log.Info("no devices found", "reason", why)
-	return fixed{source: "none: " + why}
-}
-
-// openWithin opens a source on a goroutine of its own, since a driver may hang
-// at its very first call. One that comes too late is closed again.
-func openWithin(ctx context.Context, o opener, limit time.Duration) (source, error) {
-	type result struct {
-		source source
-		err    error
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	opened := make(chan result)
-	go func() {
-		s, err := o.open(ctx)
-		select {
-		case opened <- result{s, err}:
-		case <-ctx.Done():
-			if err == nil {
-				_ = s.close() // nobody is there to hear of it
-			}
-		}
-	}()
-	select {
-	case r := <-opened:
-		return r.source, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("no answer within %s", limit)
-	}
-}
-
-var errNoDevices = errors.New("no devices")
 
 // Fixed returns a reader of the devices given, which never change.
 func Fixed(devices []schemas.Device) Reader {
@@ -142,7 +114,7 @@ type fixed struct {
 
 // Devices implements Reader.
 func (f fixed) Devices(context.Context) ([]Device, error) {
-	return slices.Clone(f.devices), nil
+	return cloneDevices(f.devices), nil
 }
 
 // Source implements Reader.

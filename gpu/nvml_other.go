@@ -1,4 +1,4 @@
-//go:build !cgo || !linux
+//go:build !cgo && linux
 
 package gpu
 
@@ -9,5 +9,5 @@ import (
 
 // openNVML says that this program has no NVML in it.
 func openNVML(context.Context) (source, error) {
-	return nil, errors.New("not built in: that takes cgo, on Linux")
+	return nil, errors.New("not built in: that takes cgo")
 }

@@ -3,43 +3,37 @@ package gpu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
-	"strconv"
 	"strings"
-	"time"
-
-	"github.com/vramjet/vramjet/schemas"
 )
 
-// The columns that are asked for. Older drivers don't know the last of them.
-const (
-	smiColumns    = "uuid,name,memory.total,memory.used,memory.free"
-	smiAllColumns = smiColumns + ",memory.reserved"
-)
+// The columns that are asked for, the most first: drivers know the fewer of them
+// the older they are, and one that they don't know fails the whole question.
+var smiColumns = [][]string{
+	{"uuid", "pci.bus_id", "name", "memory.total", "memory.used", "memory.free", "memory.reserved", "utilization.gpu", "temperature.gpu", "power.draw"},
+	{"uuid", "pci.bus_id", "name", "memory.total", "memory.used", "memory.free", "utilization.gpu", "temperature.gpu", "power.draw"},
+	{"uuid", "name", "memory.total", "memory.used", "memory.free"},
+}
 
-// smiSource reads devices by nvidia-smi. It doesn't see MIG slices: that takes
-// NVML.
+// smiSource reads devices by nvidia-smi. It doesn't see MIG slices, nor who draws:
+// that takes NVML.
 type smiSource struct {
 	command string
-	columns string
+	root    string // "/", or a tree like it
+	columns []string
 }
 
 // openSMI returns a source that runs command, a path or a name in PATH.
-func openSMI(ctx context.Context, command string) (source, error) {
+func openSMI(ctx context.Context, command, root string) (source, error) {
 	path, err := exec.LookPath(command)
 	if err != nil {
 		return nil, errors.New("no such command")
 	}
-	var devices []Device
-	for _, columns := range []string{smiAllColumns, smiColumns} {
-		s := smiSource{path, columns}
-		if devices, err = s.read(ctx); err == nil && len(devices) > 0 {
-			return s, nil
+	var s source
+	for _, columns := range smiColumns {
+		if s, err = opened(ctx, smiSource{path, root, columns}); err == nil || errors.Is(err, errNoDevices) {
+			return s, err
 		}
-	}
-	if err == nil {
-		err = errNoDevices
 	}
 	return nil, err
 }
@@ -48,68 +42,39 @@ func (smiSource) name() string { return "nvidia-smi" }
 
 func (smiSource) close() error { return nil }
 
+// read runs the command twice. Where it can't tell who computes, the devices are
+// told without.
 func (s smiSource) read(ctx context.Context) ([]Device, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, s.command, "--query-gpu="+s.columns, "--format=csv,noheader,nounits")
-	cmd.WaitDelay = time.Second // for a child that keeps its output open
-	out, err := cmd.Output()
+	out, err := s.ask(ctx, "--query-gpu=", s.columns)
 	if err != nil {
-		return nil, fmt.Errorf("run nvidia-smi: %w: %s", err, firstLine(out))
+		return nil, err
 	}
-	return parseSMI(string(out))
-}
-
-// firstLine bounds what of an output is repeated in an error.
-func firstLine(out []byte) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return line[:min(len(line), 200)]
-}
-
-// parseSMI reads nvidia-smi's CSV, amounts in MiB. A name may have commas in it.
-func parseSMI(csv string) ([]Device, error) {
-	var all []Device
-	for line := range strings.Lines(csv) {
-		line = strings.TrimSpace(line)
-		if line == "" {
-			continue
+	found, err := parseSMI(out, s.columns)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Device, len(found))
+	var unified []int
+	for i, f := range found {
+		all[i].Device = f.Device
+		if f.unified {
+			unified = append(unified, i)
 		}
-		d, err := parseSMILine(line)
-		if err != nil {
-			return nil, fmt.Errorf("nvidia-smi's line %.200q: %w", line, err)
+	}
+	unify(all, unified, s.root)
+	if out, err = s.ask(ctx, "--query-compute-apps=", smiAppColumns); err != nil {
+		return all, nil //nolint:nilerr // who computes stays unknown
+	}
+	if apps, ok := parseSMIApps(out); ok {
+		for i := range all {
+			all[i].Processes = mergeProcesses(append([]Process{}, apps[all[i].ID]...))
 		}
-		all = append(all, Device{Device: d})
 	}
 	return all, nil
 }
 
-func parseSMILine(line string) (schemas.Device, error) {
-	fields := strings.Split(line, ",")
-	for i := range fields {
-		fields[i] = strings.TrimSpace(fields[i])
-	}
-	amounts := len(fields) // the index of the first amount
-	for amounts > 0 && len(fields)-amounts < 4 && isAmount(fields[amounts-1]) {
-		amounts--
-	}
-	n := len(fields) - amounts
-	if amounts < 2 || n < 3 || fields[0] == "" || strings.HasPrefix(fields[0], "[") {
-		return schemas.Device{}, errors.New("want a uuid, a name and three or four amounts")
-	}
-	d := schemas.Device{ID: fields[0], Name: strings.Join(fields[1:amounts], ", "), Kind: "cuda"}
-	for i, to := range []*schemas.Amount{&d.Total, &d.Used, &d.Free, &d.Reserved}[:n] {
-		if mib, err := strconv.ParseUint(fields[amounts+i], 10, 40); err == nil {
-			*to = schemas.Known(schemas.Bytes(mib) * schemas.MiB)
-		}
-	}
-	return d, nil
-}
-
-// isAmount reports whether a field is a number, or one of the words for an
-// unknown one: "[N/A]", "[Not Supported]", "[Unknown Error]", "N/A".
-func isAmount(field string) bool {
-	if _, err := strconv.ParseUint(field, 10, 40); err == nil {
-		return true
-	}
-	return field == "N/A" || strings.HasPrefix(field, "[") && strings.HasSuffix(field, "]")
+// ask asks for columns of a table.
+func (s smiSource) ask(ctx context.Context, table string, columns []string) (string, error) {
+	out, err := output(ctx, s.command, table+strings.Join(columns, ","), "--format=csv,noheader,nounits")
+	return string(out), err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +24,7 @@ type reading struct {
 // driver. Callers ask it, and leave when they lose patience.
 type watched struct {
 	source string
+	why    string              // not another source; "": there was none better
 	asks   chan chan<- reading // each has room for the answer
 	last   atomic.Pointer[reading]
 	cancel context.CancelFunc
@@ -89,7 +89,7 @@ func (w *watched) Devices(ctx context.Context) ([]Device, error) {
 		if r.err != nil {
 			return w.stale(r.err)
 		}
-		return slices.Clone(r.devices), nil
+		return cloneDevices(r.devices), nil
 	case <-ctx.Done():
 		return w.stale(context.Cause(ctx))
 	}
@@ -104,13 +104,18 @@ func (w *watched) stale(err error) ([]Device, error) {
 	}
 	age := time.Since(last.at)
 	if age <= freshness {
-		return slices.Clone(last.devices), nil
+		return cloneDevices(last.devices), nil
 	}
-	return slices.Clone(last.devices), fmt.Errorf("read devices by %s, last done %s ago: %w", w.source, age.Round(time.Second), err)
+	return cloneDevices(last.devices), fmt.Errorf("read devices by %s, last done %s ago: %w", w.source, age.Round(time.Second), err)
 }
 
 // Source implements Reader.
-func (w *watched) Source() string { return w.source }
+func (w *watched) Source() string {
+	if w.why == "" {
+		return w.source
+	}
+	return fmt.Sprintf("%s (not %s)", w.source, w.why)
+}
 
 // Close implements Reader.
 func (w *watched) Close() error {

@@ -176,6 +176,12 @@ func TestCallersContextBoundsTheWait(t *testing.T) {
 }
 
 func TestCallersMayChangeWhatTheyGet(t *testing.T) {
+	all := []Device{{Device: schemas.Device{ID: "a", Power: new(1)}, Processes: []Process{{PID: 1}}}}
+	same := cloneDevices(all)
+	*same[0].Power, same[0].Processes[0].PID = 2, 2
+	if *all[0].Power != 1 || all[0].Processes[0].PID != 1 {
+		t.Errorf("a change went through to %+v", all)
+	}
 	f := &fakeSource{answers: make(chan []Device, 1)}
 	w := watch(f)
 	for _, r := range []Reader{w, Fixed([]schemas.Device{device("a")[0].Device})} {
@@ -204,7 +210,7 @@ func TestOpenTakesTheFirstThatHasDevices(t *testing.T) {
 	}}
 	log := slog.New(slog.DiscardHandler)
 	r := open(log, []opener{no, yes, never})
-	if r.Source() != "fake" {
+	if r.Source() != "fake (not first: no devices)" {
 		t.Errorf("the source is %q", r.Source())
 	}
 	if err := r.Close(); err != nil {

@@ -24,7 +24,7 @@ type owners struct {
 }
 
 func newOwners(log *slog.Logger) *owners {
-	return &owners{find: serverProcesses, log: log, addrs: map[string]bool{}}
+	return &owners{find: gpu.ServerProcesses, log: log, addrs: map[string]bool{}}
 }
 
 // add has the processes of a backend's server looked for. One on another machine, or
@@ -99,5 +99,3 @@ func heldBy(ours map[int]bool, processes []gpu.Process) schemas.Amount {
 	}
 	return sum
 }
-
-func serverProcesses(string) (map[int]bool, error) { return nil, errNoDevices }
