@@ -15,6 +15,7 @@ func TestArrows(t *testing.T) {
 	allowed := map[string][]string{
 		"schemas":                {},
 		"gpu":                    {"schemas"},
+		"gpu/estimate":           {"schemas"},
 		"providers":              {"schemas"},
 		"providers/awsauth":      {},
 		"providers/sim":          {"schemas"},
@@ -25,11 +26,11 @@ func TestArrows(t *testing.T) {
 		"broker/brokertest":      {"broker", "broker/embedded"},
 		"dispatcher/placement":   {"schemas"},
 		"dispatcher":             {"broker", "dispatcher/placement", "schemas"},
-		"worker":                 {"broker", "gpu", "providers", "schemas"},
+		"worker":                 {"broker", "gpu", "gpu/estimate", "providers", "schemas"},
 		"client":                 {"schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "dispatcher", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()
