@@ -12,14 +12,14 @@ func TestHelp(t *testing.T) {
 	sh := newShell(t)
 	t.Chdir(packageDir)
 	for _, cmd := range []string{
-		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
+		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls", "models", "models estimate",
 		"backends", "backends check", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {
 			t.Errorf("%s: stderr is %q", cmd, stderr)
 		}
-		if group := cmd == "" || cmd == "jobs" || cmd == "config" || cmd == "backends"; !group && !strings.Contains(stdout, "    vramjet "+cmd) && !strings.Contains(stdout, "vramjet nodes") {
+		if group := cmd == "" || cmd == "jobs" || cmd == "config" || cmd == "backends" || cmd == "models"; !group && !strings.Contains(stdout, "    vramjet "+cmd) && !strings.Contains(stdout, "vramjet nodes") {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
 		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)

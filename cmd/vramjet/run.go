@@ -27,6 +27,7 @@ type cli struct {
 	Jobs   jobsCmd   `cmd:"" help:"Look at jobs and cancel them."`
 	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
+	Models modelsCmd `cmd:"" help:"Say how much memory a model takes."`
 
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 
