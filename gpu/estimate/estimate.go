@@ -28,7 +28,8 @@ type Load struct {
 	// Context is how many tokens all slots together hold, as llama-server's
 	// --ctx-size means it; 0: as many as the model was trained with.
 	Context int
-	// Parallel is how many slots share it; 0: 1.
+	// Parallel is how many slots share it, each with a cache of its own; 0: 1. Slots
+	// with one cache for all of them (--kv-unified) count as one.
 	Parallel int
 	// KVType is how keys and values are kept, as llama-server's --cache-type-k and
 	// --cache-type-v name it: one of KVTypes; "": f16. Without flash attention, a
@@ -109,11 +110,9 @@ func (p Parts) Total() schemas.Bytes { return p.Weights + p.KV + p.Compute + p.O
 // devices.
 func (p Parts) Buffers() schemas.Bytes { return p.Weights + p.KV + p.Compute }
 
-func (p *Parts) add(q Parts) {
-	p.Weights += q.Weights
-	p.KV += q.KV
-	p.Compute += q.Compute
-	p.Overhead += q.Overhead
+// plus returns the sum of both.
+func (p Parts) plus(q Parts) Parts {
+	return Parts{p.Weights + q.Weights, p.KV + q.KV, p.Compute + q.Compute, p.Overhead + q.Overhead}
 }
 
 // An Estimate is how much memory a load takes.
@@ -150,7 +149,7 @@ func (m *Model) Estimate(l Load) (*Estimate, error) {
 			Weights: bytesOf(weights[i]), KV: bytesOf(perDevice[i]), Compute: bytesOf(compute + m.copies(s)),
 			Overhead: cmp.Or(l.Overhead, Overhead),
 		}
-		e.add(e.Devices[i])
+		e.Parts = e.plus(e.Devices[i])
 	}
 	return e, nil
 }

@@ -40,10 +40,10 @@ var h100 = []row{
 	{"llama3-70b", "q4_0", estimate.Load{Context: 8192}, [3]float64{37288.66, 2560, 224.01}, 40666},
 }
 
-var quants = map[string]uint32{"q4_0": typeQ4_0, "q8_0": typeQ8_0, "f16": typeF16, "f32": typeF32}
+var quants = map[string]uint32{"q4_0": typeQ4, "q8_0": typeQ8, "f16": typeF16, "f32": typeF32}
 
 // read makes the Model of a shape, from a file.
-func read(t testing.TB, g *gguf) *estimate.Model {
+func read(t *testing.T, g *gguf) *estimate.Model {
 	t.Helper()
 	m, err := estimate.Read(t.Context(), g.write(t))
 	if err != nil {
@@ -52,7 +52,7 @@ func read(t testing.TB, g *gguf) *estimate.Model {
 	return m
 }
 
-func of(t testing.TB, m *estimate.Model, l estimate.Load) *estimate.Estimate {
+func of(t *testing.T, m *estimate.Model, l estimate.Load) *estimate.Estimate {
 	t.Helper()
 	e, err := m.Estimate(l)
 	if err != nil {
@@ -205,7 +205,7 @@ func TestParserTable(t *testing.T) {
 		{"qwen2.5-32b", mixed, estimate.Load{Context: 32768}, 18508.4, 27475},
 		{"qwen2.5-32b", mixed, estimate.Load{Context: 32768, KVType: "q8_0"}, 18508.4, 23635},
 		{"llama3-70b", mixed, estimate.Load{Context: 8192}, 39979.5, 43284},
-		{"llama3-70b", all(typeQ4_0), estimate.Load{Context: 8192}, 37288.7, 40852}, // its output is no Q6_K here
+		{"llama3-70b", all(typeQ4), estimate.Load{Context: 8192}, 37288.7, 40852}, // its output is no Q6_K here
 		{"llama3-70b", mixed, estimate.Load{Context: 8192, Devices: 2}, 39979.5, 22192 + 22030},
 	} {
 		e := of(t, read(t, shapes[c.model].gguf(c.of)), c.load)

@@ -11,19 +11,19 @@ import (
 
 // The types of tensors that the tests use, as GGUF numbers them.
 const (
-	typeF32  = 0
-	typeF16  = 1
-	typeQ4_0 = 2
-	typeQ8_0 = 8
-	typeQ4_K = 12
-	typeQ5_K = 13
-	typeQ6_K = 14
+	typeF32 = 0
+	typeF16 = 1
+	typeQ4  = 2
+	typeQ8  = 8
+	typeQ4K = 12
+	typeQ5K = 13
+	typeQ6K = 14
 )
 
 // blocks are how many numbers of a type make a block, and how many bytes that has.
 var blocks = map[uint32][2]uint64{
-	typeF32: {1, 4}, typeF16: {1, 2}, typeQ4_0: {32, 18}, typeQ8_0: {32, 34},
-	typeQ4_K: {256, 144}, typeQ5_K: {256, 176}, typeQ6_K: {256, 210},
+	typeF32: {1, 4}, typeF16: {1, 2}, typeQ4: {32, 18}, typeQ8: {32, 34},
+	typeQ4K: {256, 144}, typeQ5K: {256, 176}, typeQ6K: {256, 210},
 }
 
 // A gguf is the header of a GGUF file, to be written.
@@ -92,7 +92,7 @@ func (g *gguf) header() (header []byte, size int64) {
 }
 
 // write writes the file. It has holes where its tensors would be, and takes no room.
-func (g *gguf) write(t testing.TB) string {
+func (g *gguf) write(t *testing.T) string {
 	t.Helper()
 	header, size := g.header()
 	path := filepath.Join(t.TempDir(), "model.gguf")
@@ -131,11 +131,11 @@ func mixed(name string, layer, layers uint64) uint32 {
 	more := layer < layers/8 || layer >= 7*layers/8 || (layer-layers/8)%3 == 2
 	switch {
 	case name == "output", more && name == "ffn_down", more && name == "attn_v":
-		return typeQ6_K
+		return typeQ6K
 	case name == "attn_v" && layers == 80: // 70B models share keys and values among more heads
-		return typeQ5_K
+		return typeQ5K
 	default:
-		return typeQ4_K
+		return typeQ4K
 	}
 }
 
@@ -159,8 +159,13 @@ func (d dense) gguf(of kinds) *gguf {
 			in, out  uint64
 			withBias bool
 		}{
-			{"attn_q", e, e, d.bias}, {"attn_k", e, kv, d.bias}, {"attn_v", e, kv, d.bias}, {"attn_output", e, e, false},
-			{"ffn_gate", e, d.forward, false}, {"ffn_up", e, d.forward, false}, {"ffn_down", d.forward, e, false},
+			{"attn_q", e, e, d.bias},
+			{"attn_k", e, kv, d.bias},
+			{"attn_v", e, kv, d.bias},
+			{"attn_output", e, e, false},
+			{"ffn_gate", e, d.forward, false},
+			{"ffn_up", e, d.forward, false},
+			{"ffn_down", d.forward, e, false},
 		} {
 			g.add(fmt.Sprintf("blk.%d.%s.weight", l, t.name), of(t.name, l, d.layers), t.in, t.out)
 			if t.withBias {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // described makes a Model of metadata: a llama's of 4 layers, and more.
-func described(t testing.TB, arch string, more map[string]any) *estimate.Model {
+func described(t *testing.T, arch string, more map[string]any) *estimate.Model {
 	t.Helper()
 	info := map[string]any{"general.architecture": arch}
 	for key, value := range map[string]any{
@@ -68,24 +68,55 @@ func TestKV(t *testing.T) {
 		{"heads by layer", "deci", map[string]any{"attention.head_count_kv": list(2.0, 0.0, 4.0, 2.0)}, estimate.Load{}, 8 * 256 * cells * 2},
 		{"heads that nobody tells", "llama", map[string]any{"attention.head_count_kv": nil}, estimate.Load{}, 4 * 8 * 256 * cells * 2},
 		{
-			"window by layer", "gemma3", map[string]any{"attention.sliding_window": 512.0, "attention.sliding_window_pattern": list(true, true, true, false)},
-			estimate.Load{Parallel: 2}, (3*1024 + 4096) * 2 * token * 2,
+			"window by layer", "gemma3",
+			map[string]any{"attention.sliding_window": 512.0, "attention.sliding_window_pattern": list(true, true, true, false)},
+			estimate.Load{Parallel: 2},
+			(3*1024 + 4096) * 2 * token * 2,
 		},
 		{"window by architecture", "gemma2", map[string]any{"attention.sliding_window": 512.0}, estimate.Load{}, (2*1024 + 2*8192) * token * 2},
 		{"window that isn't used", "mistral", map[string]any{"attention.sliding_window": 512.0}, estimate.Load{}, 4 * token * cells * 2},
 		{
-			"compressed", "deepseek2", map[string]any{"attention.kv_lora_rank": 512.0, "attention.key_length_mla": 192.0, "rope.dimension_count": 64.0},
-			estimate.Load{}, 4 * 576 * cells * 2,
+			"compressed", "deepseek2",
+			map[string]any{"attention.kv_lora_rank": 512.0, "attention.key_length_mla": 192.0, "rope.dimension_count": 64.0},
+			estimate.Load{},
+			4 * 576 * cells * 2,
 		},
 		{
 			"recurrent but one", "qwen3next",
 			map[string]any{"full_attention_interval": 4.0, "ssm.inner_size": 2048.0, "ssm.state_size": 128.0, "ssm.conv_kernel": 4.0, "ssm.group_count": 16.0},
-			estimate.Load{Parallel: 2}, token*cells*2 + 2*3*4*(3*(2048+2*16*128)+2048*128),
+			estimate.Load{Parallel: 2},
+			token*cells*2 + 2*3*4*(3*(2048+2*16*128)+2048*128),
 		},
 		{"keeps nothing", "bert", nil, estimate.Load{}, 0},
 	} {
 		if got := of(t, described(t, c.arch, c.more), c.load).KV; float64(got) != c.want {
 			t.Errorf("%s: %d bytes, want %.0f", c.name, got, c.want)
+		}
+	}
+}
+
+// TestWindows: models of 6 layers with a window of 512 tokens, whose weights were all
+// zero, on llama-server b11669 on a CPU, in MiB. There, the embeddings of a batch are
+// in its buffer twice more.
+func TestWindows(t *testing.T) {
+	for _, c := range []struct {
+		arch        string
+		load        estimate.Load
+		kv, compute float64
+	}{
+		{"gemma3", estimate.Load{Context: 16384, Parallel: 2}, 4 + 2.5, 13.28},
+		{"gemma3", estimate.Load{Context: 8192, KVType: "q8_0"}, 1.0625 + 0.66406, 0},
+		{"gemma2", estimate.Load{Context: 16384, Parallel: 2}, 12 + 1.5, 13.28},
+		{"gemma2", estimate.Load{Context: 8192, KVType: "q8_0"}, 3.1875 + 0.39844, 0},
+		{"qwen3", estimate.Load{Context: 16384, Parallel: 2}, 24, 12.27},
+	} {
+		e := of(t, described(t, c.arch, map[string]any{
+			"block_count": 6.0, "embedding_length": 128.0, "feed_forward_length": 512.0, "attention.head_count": 4.0, "attention.head_count_kv": 2.0,
+			"attention.key_length": 32.0, "attention.value_length": 32.0, "attention.sliding_window": 512.0, "vocab_size": 512.0,
+		}), c.load)
+		const twice = 2 * 128 * 512 * 4 / float64(schemas.MiB)
+		if math.Abs(mib(e.KV)-c.kv) > 0.01 || c.compute > 0 && math.Abs(mib(e.Compute)-(c.compute-twice)) > 0.05 {
+			t.Errorf("%s %+v: %+v, measured %.2f and %.2f", c.arch, c.load, e.Parts, c.kv, c.compute)
 		}
 	}
 }
@@ -201,7 +232,7 @@ func TestBadInfo(t *testing.T) {
 }
 
 func TestBadFiles(t *testing.T) {
-	header, size := shapes["llama3.2-1b"].gguf(all(typeQ4_0)).header()
+	header, size := shapes["llama3.2-1b"].gguf(all(typeQ4)).header()
 	dir := t.TempDir()
 	for name, c := range map[string]struct {
 		data []byte
@@ -298,7 +329,7 @@ func FuzzFile(f *testing.F) {
 	header, _ := small.gguf(all(typeF32)).header()
 	f.Add(header, uint32(1<<20))
 	f.Add(header[:40], uint32(1<<31))
-	g := small.gguf(all(typeQ8_0))
+	g := small.gguf(all(typeQ8))
 	g.keys = append(g.keys, "split.tensors.count", 65535, "llama.attention.sliding_window_pattern", []uint32{1, 0})
 	header, _ = g.header()
 	f.Add(header, uint32(1<<20))

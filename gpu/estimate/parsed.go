@@ -9,7 +9,7 @@ import (
 
 // exact are the architectures whose graphs were measured (docs/vram.md): our formulas
 // are right for them, and the parser's, which are meant as a bound, aren't needed.
-var exact = []string{"llama", "qwen2", "qwen3", "qwen3moe", "olmoe", "granitemoe"}
+var exact = []string{"llama", "qwen2", "qwen3", "qwen3moe", "olmoe", "granitemoe", "gemma2", "gemma3"}
 
 // sums are the parser's figures, in bytes on all devices; compute on each.
 type sums struct{ weights, kv, compute float64 }
