@@ -13,6 +13,7 @@ import (
 	"github.com/vramjet/vramjet/gpu/estimate"
 	"github.com/vramjet/vramjet/providers"
 	"github.com/vramjet/vramjet/schemas"
+	"github.com/vramjet/vramjet/worker"
 )
 
 // modelsEstimateCmd estimates what a load takes. The context is also taken from the
@@ -158,25 +159,8 @@ func describedBy(ctx context.Context, finder *backendFinder, b Backend, model st
 	if err != nil {
 		return nil, estimate.Load{}, err
 	}
-	m, err := madeOf(ctx, &r)
+	m, err := worker.ModelOf(ctx, &r)
 	return m, estimate.Load{Context: r.Context, Parallel: r.Parallel, UBatch: r.UBatch, KVType: r.KVType, FlashAttention: r.FlashAttention}, err
-}
-
-// madeOf reads the file that a server names if it is on this machine, and takes what
-// the server says otherwise; nil: it says nothing.
-func madeOf(ctx context.Context, r *providers.Recipe) (*estimate.Model, error) {
-	var unread error
-	if r.File != "" {
-		m, err := estimate.Read(ctx, r.File)
-		if err == nil {
-			return m, nil
-		}
-		unread = err
-	}
-	if r.Info == nil {
-		return nil, unread
-	}
-	return estimate.FromInfo(r.Info, r.Size)
 }
 
 func (c *modelsEstimateCmd) print(a *app, m *estimate.Model, l estimate.Load, found *estimate.Estimate) error {
