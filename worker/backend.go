@@ -94,13 +94,14 @@ func (b Backend) serverName(model string) string { return strings.TrimPrefix(mod
 
 // A look is what was seen of a backend.
 type look struct {
-	backend string
-	began   time.Time
-	listed  time.Time // when models were asked for
-	models  []providers.Model
-	devices []schemas.Device              // of a providers.DeviceReporter
-	busy    map[string]providers.Pressure // by the server's names; what is not told is not there
-	err     error                         // why the backend takes no job
+	backend  string
+	began    time.Time
+	listed   time.Time // when models were asked for
+	models   []providers.Model
+	devices  []schemas.Device              // of a providers.DeviceReporter
+	measured time.Time                     // when these were asked for
+	busy     map[string]providers.Pressure // by the server's names; what is not told is not there
+	err      error                         // why the backend takes no job
 }
 
 // hostedPoll is how often a hosted API is asked for its models: they change rarely,
@@ -127,6 +128,7 @@ func (b Backend) lookAfter(ctx context.Context, last look) look {
 		}
 	}
 	if r, ok := b.Provider.(providers.DeviceReporter); ok {
+		l.measured = time.Now()
 		l.devices, l.err = r.Devices(ctx)
 	}
 	return l
@@ -258,7 +260,7 @@ func (n *node) see(b *backend, l look) {
 	}
 	n.account(b, time.Now())
 	if l.devices != nil {
-		n.observe(b.Name, ownReadings(l.devices))
+		n.observe(reading{source: b.Name, at: l.measured, readings: ownReadings(l.devices)})
 	}
 }
 

@@ -19,22 +19,27 @@ const machine = ""
 // A reading is what the devices of a source were seen to be.
 type reading struct {
 	source   string
+	at       time.Time        // when it was begun
 	readings []ledger.Reading // nil: they cannot be read now
 }
 
 func (r reading) apply(_ context.Context, n *node) {
-	n.observe(r.source, r.readings)
+	n.observe(r)
 	n.progress(time.Now())
 }
 
-// observe takes in what the devices of a source are.
-func (n *node) observe(source string, readings []ledger.Reading) {
-	if b := n.backend(source); b != nil {
-		b.own = readings
-	} else {
-		n.devices = readings
+// observe takes in what the devices of a source are, unless something newer is known.
+func (n *node) observe(r reading) {
+	if r.at.Before(n.measured[r.source]) {
+		return
 	}
-	n.books.Observe(source, readings, time.Now())
+	n.measured[r.source] = r.at
+	if b := n.backend(r.source); b != nil {
+		b.own = r.readings
+	} else {
+		n.devices = r.readings
+	}
+	n.books.Observe(r.source, r.readings, r.at)
 	n.changed = true
 }
 
@@ -91,15 +96,15 @@ func (n *node) withAccount(d schemas.Device) schemas.Device {
 func (w *Worker) watchDevices(ctx context.Context) {
 	failing := false
 	for {
-		readings, err := w.readMachine(ctx)
+		r, err := w.readMachine(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			w.send(reading{machine, readings})
+			w.send(r)
 		case !failing:
 			w.cfg.Logger.Warn("devices cannot be read", "source", w.cfg.GPU.Source(), "err", err)
-			w.send(reading{machine, nil}) // unknown, rather than as they were
+			w.send(reading{source: machine, at: time.Now()}) // unknown, rather than as they were
 		}
 		failing = err != nil
 		select {
@@ -114,33 +119,34 @@ var errNoDevices = errors.New("the node has no devices")
 
 // readMachine reads the machine's devices, and what of them the node's own servers
 // hold.
-func (w *Worker) readMachine(ctx context.Context) ([]ledger.Reading, error) {
+func (w *Worker) readMachine(ctx context.Context) (reading, error) {
 	if w.cfg.GPU == nil {
-		return nil, errNoDevices
+		return reading{}, errNoDevices
 	}
+	at := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	devices, err := w.cfg.GPU.Devices(ctx)
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 	ours := w.owners.pids()
-	readings := make([]ledger.Reading, len(devices))
+	r := reading{source: machine, at: at, readings: make([]ledger.Reading, len(devices))}
 	for i, d := range devices {
-		readings[i] = ledger.Reading{Device: d.Device, Held: heldBy(ours, d.Processes)}
+		r.readings[i] = ledger.Reading{Device: d.Device, Held: heldBy(ours, d.Processes)}
 	}
-	return readings, nil
+	return r, nil
 }
 
 // readFor reads the devices that b's models load on, from whoever knows them.
 func (w *Worker) readFor(ctx context.Context, b Backend) (reading, error) {
-	r, ok := b.Provider.(providers.DeviceReporter)
+	server, ok := b.Provider.(providers.DeviceReporter)
 	if !ok {
-		readings, err := w.readMachine(ctx)
-		return reading{machine, readings}, err
+		return w.readMachine(ctx)
 	}
-	devices, err := r.Devices(ctx)
-	return reading{b.Name, ownReadings(devices)}, err
+	at := time.Now()
+	devices, err := server.Devices(ctx)
+	return reading{source: b.Name, at: at, readings: ownReadings(devices)}, err
 }
 
 // ownReadings are the devices that a server reports itself, with what it holds.

@@ -124,7 +124,7 @@ func (n *node) startLoads(ctx context.Context) {
 func (n *node) startLoad(ctx context.Context, l *load) {
 	l.active, l.arrived, n.changed = true, 0, true
 	n.books.Extend(l.Victim, n.deadline(l))
-	run := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.Model, plan: l.plan}
+	run := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.Model, plan: l.plan, devices: n.idsOf(l.backend)}
 	for _, v := range l.evict {
 		if b := n.backend(v.Backend); b != nil && b.loader != nil {
 			run.evict = append(run.evict, eviction{Backend: b.Backend, loader: b.loader, model: v.Model})
@@ -196,7 +196,7 @@ func (m loaded) apply(ctx context.Context, n *node) {
 	l := m.load
 	l.stop(nil)
 	if m.reading != nil {
-		n.observe(m.reading.source, m.reading.readings)
+		n.observe(*m.reading)
 	}
 	if b := n.backend(m.held.Backend); b != nil {
 		b.held[m.held.Model] = time.Now().Add(heldFor)
@@ -206,13 +206,39 @@ func (m loaded) apply(ctx context.Context, n *node) {
 	}
 	n.concludeLoad(m)
 	n.see(l.backend, m.look)
-	if m.reading != nil && m.look.devices == nil { // what is booked now is in it
-		n.observe(m.reading.source, m.reading.readings)
+	if m.reading != nil { // what is booked now is in it
+		n.observe(*m.reading)
 	}
 	n.dropLoad(l)
 	l.err = m.err
 	close(l.done)
+	n.planAnew()
 	n.startLoads(ctx)
+}
+
+// planAnew plans the loads that have not begun into what is free now: a server may
+// have laid the last model on other devices than was planned. One that does not fit any
+// more stays as it is, and finds out.
+func (n *node) planAnew() {
+	for _, l := range n.loads {
+		if l.active || l.plan == nil {
+			continue
+		}
+		n.books.Failed(l.Victim)
+		gone := make([]ledger.Candidate, 0, len(l.evict))
+		for _, v := range l.evict {
+			gone = append(gone, ledger.Candidate{Victim: v, Held: n.books.Held(v)})
+		}
+		need := ledger.Need{Bytes: schemas.Known(l.plan.Sum()), Split: l.backend.Split}
+		spaces := ledger.Without(n.books.Spaces(n.idsOf(l.backend)), gone)
+		for i := range spaces {
+			spaces[i].Kind = "" // what is planned has the runtime in it
+		}
+		if plan, ok := ledger.Fit(need, spaces); ok && plan != nil {
+			l.plan = plan
+		}
+		n.books.Reserve(l.Victim, l.plan, n.deadline(l))
+	}
 }
 
 // concludeLoad enters how a load ended.
@@ -304,11 +330,12 @@ func names(victims []schemas.Victim) []string {
 // loading is what the goroutine of a load needs to know.
 type loading struct {
 	Backend
-	loader providers.Loader
-	load   *load // only to name it: it belongs to the owner
-	model  string
-	evict  []eviction
-	plan   ledger.Plan
+	loader  providers.Loader
+	load    *load // only to name it: it belongs to the owner
+	model   string
+	evict   []eviction
+	plan    ledger.Plan
+	devices []string // on which its backend loads
 }
 
 // An eviction is a model that has to go first.

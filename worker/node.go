@@ -17,6 +17,7 @@ type node struct {
 	beside   *sync.WaitGroup
 	backends []*backend              // in the order of the configuration
 	devices  []ledger.Reading        // of the machine
+	measured map[string]time.Time    // when the devices were read last, by source
 	books    *ledger.Ledger          // who has their memory
 	learned  map[string]learnedNeed  // what loads took, by backend.keyOf
 	pins     map[schemas.Victim]bool // by operators: never unloaded to make room
@@ -39,14 +40,15 @@ type node struct {
 
 func newNode(w *Worker, beside *sync.WaitGroup) *node {
 	return &node{
-		w:       w,
-		beside:  beside,
-		books:   ledger.New(),
-		learned: map[string]learnedNeed{},
-		pins:    map[schemas.Victim]bool{},
-		tasks:   map[taskKey]*task{},
-		numbers: map[uint64]*task{},
-		changed: true,
+		w:        w,
+		beside:   beside,
+		measured: map[string]time.Time{},
+		books:    ledger.New(),
+		learned:  map[string]learnedNeed{},
+		pins:     map[schemas.Victim]bool{},
+		tasks:    map[taskKey]*task{},
+		numbers:  map[uint64]*task{},
+		changed:  true,
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -38,12 +40,14 @@ type begun struct {
 }
 
 func (m begun) apply(_ context.Context, n *node) {
-	n.observe(m.reading.source, m.reading.readings)
-	n.books.Begin(m.load.Victim, n.idsOf(m.load.backend))
+	n.observe(m.reading)
+	ids := n.idsOf(m.load.backend)
+	n.books.Begin(m.load.Victim, slices.DeleteFunc(slices.Clone(m.reading.readings), func(r ledger.Reading) bool { return !slices.Contains(ids, r.ID) }))
 }
 
-// roomWait bounds the wait for memory that was freed to come back.
-const roomWait = 10 * time.Second
+// roomWait bounds the wait for memory to come back that models had which were
+// unloaded, or to be given back by others who took it meanwhile.
+const roomWait = ledger.DrainTime
 
 // heldFor is how long a model counts as busy that could not be unloaded.
 const heldFor = 30 * time.Second
@@ -63,7 +67,7 @@ func (w *Worker) makeRoom(ctx context.Context, l loading) (held schemas.Victim, 
 			return schemas.Victim{}, fmt.Errorf("unload %s: %w", v.model, err)
 		}
 	}
-	if len(l.evict) == 0 || l.plan == nil {
+	if l.plan == nil {
 		return schemas.Victim{}, nil
 	}
 	return schemas.Victim{}, w.awaitRoom(ctx, l)
@@ -74,7 +78,7 @@ func (w *Worker) awaitRoom(ctx context.Context, l loading) error {
 	deadline := time.Now().Add(roomWait)
 	for !w.hasRoom(ctx, l) {
 		if time.Now().After(deadline) {
-			return schemas.Errorf(schemas.OutOfMemory, "the memory of the unloaded models did not come back within %s", roomWait)
+			return schemas.Errorf(schemas.OutOfMemory, "%s was to have %s, and that did not come free within %s: somebody else has it", l.model, l.plan.Sum(), roomWait)
 		}
 		select {
 		case <-ctx.Done():
@@ -85,17 +89,19 @@ func (w *Worker) awaitRoom(ctx context.Context, l loading) error {
 	return nil
 }
 
-// hasRoom reports whether each device has what the plan takes of it. Where they
-// cannot be read, the server decides.
+// hasRoom reports whether the devices have what the plan takes, in whatever way the
+// server lays it. Where they cannot be read, the server decides.
 func (w *Worker) hasRoom(ctx context.Context, l loading) bool {
 	now, err := w.readFor(ctx, l.Backend)
 	if err != nil {
 		return true
 	}
+	var spaces []ledger.Space
 	for _, d := range now.readings {
-		if d.Free.Known && d.Free.Bytes < l.plan[d.ID] {
-			return false
+		if slices.Contains(l.devices, d.ID) {
+			spaces = append(spaces, ledger.Space{Device: d.ID, Free: d.Free})
 		}
 	}
-	return true
+	_, ok := ledger.Fit(ledger.Need{Bytes: schemas.Known(l.plan.Sum()), Split: l.Split}, spaces)
+	return ok
 }

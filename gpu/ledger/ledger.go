@@ -135,18 +135,16 @@ func (l *Ledger) Reserve(v schemas.Victim, p Plan, deadline time.Time) {
 	l.reservations[v] = &reservation{plan: maps.Clone(p), deadline: deadline}
 }
 
-// Begin says that a load that is reserved begins to take memory: what the devices
-// show from now on is its own. They are to be observed right before that.
-func (l *Ledger) Begin(v schemas.Victim, devices []string) {
+// Begin says that a load that is reserved begins to take memory: what its devices
+// show more than right before that is its own.
+func (l *Ledger) Begin(v schemas.Victim, before []Reading) {
 	x := l.reservations[v]
 	if x == nil {
 		return
 	}
 	x.before, x.disturbed = map[string]Reading{}, false
-	for _, d := range devices {
-		if r, ok := l.reading(d); ok {
-			x.before[d] = r
-		}
+	for _, r := range before {
+		x.before[r.ID] = r
 	}
 }
 
@@ -165,10 +163,13 @@ func (l *Ledger) Prolong(v schemas.Victim, deadline time.Time) {
 }
 
 // Loaded ends a reservation because the model is in memory. It takes what was
-// reserved, until Residents says otherwise.
+// reserved, until Residents says otherwise, and lies where the devices show that.
 func (l *Ledger) Loaded(v schemas.Victim) {
 	if r := l.reservations[v]; r != nil {
 		l.residents[v] = r.plan
+		if grown, sure := l.Grown(v); sure && grown.Sum() > 0 && r.plan.Sum() > 0 {
+			l.residents[v] = grown.scaled(r.plan.Sum())
+		}
 		delete(l.reservations, v)
 		delete(l.least, v)
 	}
@@ -243,7 +244,7 @@ func (l *Ledger) Residents(backend string, devices []string, now []Resident, at 
 }
 
 // lay says where a model lies: as it was, in new proportions, or where memory is
-// taken that nothing else explains.
+// taken that nothing else explains; else, on all devices alike.
 func (l *Ledger) lay(was Plan, bytes schemas.Amount, devices []string) Plan {
 	switch sum := was.Sum(); {
 	case !bytes.Known:
@@ -264,6 +265,11 @@ func (l *Ledger) lay(was Plan, bytes schemas.Amount, devices []string) Plan {
 	for d, more := range unexplained {
 		if more >= bytes.Bytes && more-bytes.Bytes < bytes.Bytes/2 {
 			return Plan{d: bytes.Bytes} // a good match
+		}
+	}
+	if len(unexplained) == 0 { // the readings are older, or there are none
+		for _, d := range devices {
+			unexplained.add(d, 1)
 		}
 	}
 	return unexplained.scaled(bytes.Bytes)

@@ -43,7 +43,7 @@ func TestLoad(t *testing.T) {
 	wantAccount(t, l, Account{Ours: known(0), Others: known(10 * gib), Available: known(66 * gib)})
 
 	l.Reserve(big, Plan{"a": 40 * gib}, after(time.Hour))
-	l.Begin(big, devA)
+	l.Begin(big, l.readings[""])
 	wantAccount(t, l, Account{Ours: known(0), Others: known(10 * gib), Promised: 40 * gib, Available: known(26 * gib)})
 
 	l.Observe("", []Reading{device("a", 25*gib, known(15*gib))}, after(time.Second))
@@ -66,7 +66,7 @@ func TestLoadThatCannotBeWatched(t *testing.T) {
 	l := New()
 	l.Observe("", []Reading{device("a", 10*gib, nobody)}, start)
 	l.Reserve(big, Plan{"a": 40 * gib}, after(time.Hour))
-	l.Begin(big, devA)
+	l.Begin(big, l.readings[""])
 	l.Observe("", []Reading{device("a", 25*gib, nobody)}, start)
 	wantAccount(t, l, Account{Ours: known(0), Others: known(25 * gib), Promised: 40 * gib, Available: known(11 * gib)})
 	l.Observe("", []Reading{device("a", 50*gib, nobody)}, start)
@@ -149,6 +149,15 @@ func TestResidents(t *testing.T) {
 	}
 	if got := l.Held(schemas.Victim{Backend: "x", Model: "unknown"}); len(got) > 0 {
 		t.Errorf("of an unknown size lies on %v", got)
+	}
+}
+
+// Where the devices say nothing, a model is on all of them alike.
+func TestResidentsWithoutReadings(t *testing.T) {
+	l := New()
+	l.Residents("x", []string{"a", "b"}, []Resident{{"big", known(7)}}, start)
+	if diff := cmp.Diff(Plan{"a": 3, "b": 4}, l.Held(big)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -104,7 +104,7 @@ func TestReplayOfAllocationsAsALoad(t *testing.T) {
 		case !loading && s.MS > 6000:
 			left = a.Available.Bytes - need
 			l.Reserve(big, Plan{"a": need}, after(time.Hour))
-			l.Begin(big, devA)
+			l.Begin(big, []Reading{s.reading()})
 			loading = true
 		case loading && s.Used >= arrived:
 			arrived = s.Used
@@ -161,7 +161,7 @@ func (r *router) happened(e event) {
 		}
 		r.began = r.l.Account("a").Available.Bytes.Minus(need)
 		r.l.Reserve(v, Plan{"a": need}, now.Add(10*time.Minute))
-		r.l.Begin(v, devA)
+		r.l.Begin(v, r.l.readings[""])
 		r.loading = e.Model
 	case "loaded":
 		grown, sure := r.l.Grown(v)

@@ -178,7 +178,7 @@ func (w *world) begin() {
 		}
 	}
 	for _, v := range sorted(w.loading)[:min(1, len(w.loading))] {
-		w.l.Begin(v, w.devices)
+		w.l.Begin(v, w.l.readings[""])
 	}
 }
 
