@@ -188,7 +188,7 @@ type loaded struct {
 	err     error
 	held    schemas.Victim // who was to make room and runs requests of others
 	took    time.Duration
-	look    look
+	looks   []look   // of its backend first, then of those whose models made room
 	reading *reading // of the devices; nil: they could not be read
 }
 
@@ -205,8 +205,8 @@ func (m loaded) apply(ctx context.Context, n *node) {
 		return
 	}
 	n.concludeLoad(m)
-	n.see(l.backend, m.look)
-	if m.reading != nil && m.look.devices == nil { // what is booked now is in it
+	n.seeAll(m.looks)
+	if m.reading != nil && m.looks[0].devices == nil { // what is booked now is in it
 		n.observe(m.reading.source, m.reading.readings)
 	}
 	n.dropLoad(l)
@@ -237,7 +237,7 @@ func (n *node) loadAgain(ctx context.Context, m loaded) bool {
 	}
 	n.books.OutOfMemory(l.Victim, now)
 	n.spare(l)
-	n.see(l.backend, m.look)
+	n.seeAll(m.looks)
 	info, ok := n.model(l.backend, l.Model)
 	if l.again || !ok || l.plan == nil || !info.Need.Known {
 		return false
