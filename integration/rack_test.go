@@ -36,7 +36,10 @@ type rack struct {
 func newRack(t *testing.T) *rack {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections() // of what tests ask servers themselves
+		goleak.VerifyNone(t, before)
+	})
 	srv := brokertest.Start(t)
 	nc := brokertest.Connect(t, srv)
 	brokertest.Setup(t, nc)
