@@ -15,6 +15,8 @@ func TestArrows(t *testing.T) {
 	allowed := map[string][]string{
 		"schemas":                {},
 		"gpu":                    {"schemas"},
+		"gpu/estimate":           {"schemas"},
+		"gpu/ledger":             {"schemas"},
 		"providers":              {"schemas"},
 		"providers/awsauth":      {},
 		"providers/sim":          {"schemas"},
@@ -23,13 +25,13 @@ func TestArrows(t *testing.T) {
 		"broker":                 {"schemas"},
 		"broker/embedded":        {},
 		"broker/brokertest":      {"broker", "broker/embedded"},
-		"dispatcher/placement":   {"schemas"},
-		"dispatcher":             {"broker", "dispatcher/placement", "schemas"},
-		"worker":                 {"broker", "gpu", "providers", "schemas"},
+		"dispatcher/placement":   {"gpu/ledger", "schemas"},
+		"dispatcher":             {"broker", "dispatcher/placement", "gpu/ledger", "schemas"},
+		"worker":                 {"broker", "gpu", "gpu/estimate", "gpu/ledger", "providers", "schemas"},
 		"client":                 {"schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "gpu", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "dispatcher", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

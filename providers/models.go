@@ -40,6 +40,7 @@ type listedMeta struct {
 type loadStatus struct {
 	Value    string   `json:"value"`
 	Args     []string `json:"args"`
+	Preset   string   `json:"preset"` // the same, as lines of an INI file
 	Failed   bool     `json:"failed"`
 	ExitCode int      `json:"exit_code"`
 	Log      string   `json:"log"`

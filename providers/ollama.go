@@ -22,7 +22,8 @@ import (
 // both.
 type Ollama struct {
 	server
-	shown sync.Map // digest → []ollama.Capability: what /api/show said, which never changes
+	shown   sync.Map // digest → []ollama.Capability: what /api/show said, which never changes
+	recipes sync.Map // digest → Recipe, without the version
 }
 
 // NewOllama returns the provider for an Ollama server.

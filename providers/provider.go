@@ -92,6 +92,28 @@ type DeviceReporter interface {
 	Devices(ctx context.Context) ([]schemas.Device, error)
 }
 
+// A Describer is a Provider whose server says how it would load a model.
+type Describer interface {
+	// Recipe asks how the server loads a model, or has loaded it. It never makes the
+	// server load anything. Where the server tells nothing of the model, the Recipe
+	// is the zero one.
+	Recipe(ctx context.Context, model string) (Recipe, error)
+}
+
+// A Recipe is what a server says of how it loads a model. The zero value of a field
+// means that it doesn't tell.
+type Recipe struct {
+	File           string         // path of the GGUF file, as the server's machine names it
+	Size           schemas.Bytes  // of the model's files
+	Info           map[string]any // the file's metadata, without the tokenizer's; not to be changed
+	Context        int            // tokens that all slots hold together
+	Parallel       int            // slots
+	UBatch         int            // tokens that are computed at once
+	KVType         string         // how keys and values are kept, such as "q8_0"
+	FlashAttention string         // "on", "off" or "auto"
+	Version        string         // of the server
+}
+
 // A Model is one model of a server.
 type Model struct {
 	Name    string // as the server names it

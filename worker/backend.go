@@ -35,7 +35,7 @@ type backend struct {
 	took    map[string]int64     // how long the last load took in ms, by model
 	leaving map[string]*load     // models about to be unloaded; nil load: by an operator
 
-	estimates map[string]estimate // of what a load takes, by model
+	estimates map[string]forecast // of what a load takes, by model
 	fresh     time.Time           // looks that began earlier show an older state
 	nudge     chan struct{}       // asks its watcher to look now
 }
@@ -54,7 +54,7 @@ func newBackend(cfg Backend) *backend {
 		ended:     map[string]time.Time{},
 		took:      map[string]int64{},
 		leaving:   map[string]*load{},
-		estimates: map[string]estimate{},
+		estimates: map[string]forecast{},
 		nudge:     make(chan struct{}, 1),
 	}
 }
@@ -169,6 +169,7 @@ func (g *gauge) read(ctx context.Context, models []providers.Model) map[string]p
 func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struct{}) {
 	g := gauge{silent: map[string]bool{}}
 	g.server, _ = b.Provider.(providers.PressureReporter)
+	e := newEstimator(w, b)
 	var l look
 	for {
 		l = b.lookAfter(ctx, l)
@@ -181,6 +182,9 @@ func (w *Worker) watchBackend(ctx context.Context, b Backend, nudge <-chan struc
 			return
 		}
 		w.send(l)
+		if l.err == nil {
+			e.look(ctx, l.models)
+		}
 		pause := jitter(w.pace.poll)
 		if rest := schemas.AsError(l.err).RetryAfter; l.err != nil && rest > 0 {
 			pause = min(pause, rest)

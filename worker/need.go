@@ -68,14 +68,6 @@ func (n *node) model(b *backend, name string) (schemas.Model, bool) {
 	return m, true
 }
 
-// An estimate is what a load of a model is computed to take, and for which way to
-// load it.
-type estimate struct {
-	total             schemas.Amount
-	context, parallel int
-	kvType, version   string
-}
-
 // splitOf is how servers of a kind lay a model on several devices: Ollama and those
 // like it take one where that is enough; llama.cpp always shares it out by what is
 // free; tensor parallelism has equal shares.

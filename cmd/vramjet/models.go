@@ -7,4 +7,6 @@ type modelsCmd struct {
 	Unload modelsUnloadCmd `cmd:"" help:"Unload a model from memory."`
 	Pin    modelsPinCmd    `cmd:"" help:"Never unload a model to make room for others."`
 	Unpin  modelsUnpinCmd  `cmd:"" help:"Let a model be unloaded again to make room."`
+
+	Estimate modelsEstimateCmd `cmd:"" help:"Say how much device memory it takes to load a model."`
 }
