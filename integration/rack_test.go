@@ -152,19 +152,19 @@ func tokens(model string, n int) client.Job {
 	return client.Job{Model: model, Body: fmt.Appendf(nil, `{"messages":[{"role":"user","content":"hi"}],"stream":true,"max_tokens":%d}`, n)}
 }
 
-// A machine is a simulated model server and the devices that it has.
-type machine struct {
+// A host is a simulated model server and the devices that it has.
+type host struct {
 	*sim.Server
 	tb   testing.TB
 	url  string
 	http *http.Client
 }
 
-// newMachine has a device "gpu" of 16 GiB. Its server does nothing by itself.
-func newMachine(tb testing.TB, models ...sim.Model) *machine {
+// newHost has a device "gpu" of 16 GiB. Its server does nothing by itself.
+func newHost(tb testing.TB, models ...sim.Model) *host {
 	tb.Helper()
 	transport := &http.Transport{}
-	m := &machine{tb: tb, http: &http.Client{Transport: transport}, Server: sim.New(sim.Config{
+	m := &host{tb: tb, http: &http.Client{Transport: transport}, Server: sim.New(sim.Config{
 		Devices: []sim.Device{{ID: "gpu", Memory: 16 * gib}}, Models: models, NoAutoload: true,
 	})}
 	server := httptest.NewServer(m.Server)
@@ -174,8 +174,8 @@ func newMachine(tb testing.TB, models ...sim.Model) *machine {
 	return m
 }
 
-// backend is the machine's server as a backend of a kind, with two slots a model.
-func (m *machine) backend(kind string, models ...string) worker.Backend {
+// backend is the host's server as a backend of a kind, with two slots a model.
+func (m *host) backend(kind string, models ...string) worker.Backend {
 	m.tb.Helper()
 	p, err := providers.New(providers.Config{Name: kind, Kind: kind, URL: m.url, HTTP: m.http})
 	if err != nil {
@@ -184,15 +184,15 @@ func (m *machine) backend(kind string, models ...string) worker.Backend {
 	return worker.Backend{Name: kind, Kind: kind, Provider: p, Models: models, Slots: 2}
 }
 
-// ollama is a node with nothing but the machine's server as an Ollama.
-func (m *machine) ollama() worker.Config {
+// ollama is a node with nothing but the host's server as an Ollama.
+func (m *host) ollama() worker.Config {
 	m.tb.Helper()
 	return worker.Config{GPU: m, Backends: []worker.Backend{m.backend(providers.KindOllama)}}
 }
 
 // Devices reads the devices as a driver does, which knows nothing of models. It
 // implements gpu.Reader.
-func (m *machine) Devices(ctx context.Context) ([]gpu.Device, error) {
+func (m *host) Devices(ctx context.Context) ([]gpu.Device, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/sim/state", nil)
 	if err != nil {
 		return nil, err
@@ -217,13 +217,13 @@ func (m *machine) Devices(ctx context.Context) ([]gpu.Device, error) {
 }
 
 // Source implements gpu.Reader.
-func (*machine) Source() string { return "simulated" }
+func (*host) Source() string { return "simulated" }
 
 // Close implements gpu.Reader.
-func (*machine) Close() error { return nil }
+func (*host) Close() error { return nil }
 
 // unharmed expects that no load was too much and that no answer was cut off.
-func (m *machine) unharmed(models ...string) {
+func (m *host) unharmed(models ...string) {
 	m.tb.Helper()
 	for _, name := range models {
 		if c := m.Counts(name); c.Refused != 0 || c.Overcommitted != 0 || c.Cut != 0 || c.Cancelled != 0 || c.Finished != c.Started {

@@ -34,7 +34,7 @@ func TestPlannedLoads(t *testing.T) {
 	for _, kind := range []string{providers.KindOllama, providers.KindLlamaRouter} {
 		t.Run(kind, func(t *testing.T) {
 			r := newRack(t)
-			m := newMachine(t, simulated("small", 2*gib), simulated("one", 10*gib), simulated("two", 10*gib))
+			m := newHost(t, simulated("small", 2*gib), simulated("one", 10*gib), simulated("two", 10*gib))
 			cfg := worker.Config{GPU: m, Backends: []worker.Backend{m.backend(kind)}}
 			if kind == providers.KindLlamaRouter {
 				cfg.Models = needs(map[string]schemas.Bytes{"small": 2 * gib, "one": 10 * gib, "two": 10 * gib})
@@ -69,7 +69,7 @@ func TestPlannedLoads(t *testing.T) {
 // another.
 func TestBackendsShareADevice(t *testing.T) {
 	r := newRack(t)
-	m := newMachine(t, simulated("mine", 10*gib), simulated("yours", 10*gib))
+	m := newHost(t, simulated("mine", 10*gib), simulated("yours", 10*gib))
 	r.node("n1", worker.Config{
 		GPU:      m,
 		Models:   needs(map[string]schemas.Bytes{"yours": 10 * gib}),
@@ -101,7 +101,7 @@ func TestBackendsShareADevice(t *testing.T) {
 // wait for the unload.
 func TestUnloadDrains(t *testing.T) {
 	r := newRack(t)
-	m := newMachine(t, simulated("one", 10*gib))
+	m := newHost(t, simulated("one", 10*gib))
 	r.node("n1", m.ollama())
 	running := r.run(tokens("one", 150))
 	r.next(running, schemas.EventChunk)
@@ -127,7 +127,7 @@ func TestBusyModelIsDrained(t *testing.T) {
 	r := newRack(t)
 	two := simulated("two", 10*gib)
 	two.LoadTime = time.Second
-	m := newMachine(t, simulated("one", 10*gib), two)
+	m := newHost(t, simulated("one", 10*gib), two)
 	r.node("n1", m.ollama())
 	running := r.run(tokens("one", 150))
 	r.next(running, schemas.EventChunk)
@@ -153,7 +153,7 @@ func TestBusyModelIsDrained(t *testing.T) {
 // there is none, they wait, and the reason says what is lacking.
 func TestForeignMemory(t *testing.T) {
 	r := newRack(t)
-	a, b := newMachine(t, simulated("one", 10*gib)), newMachine(t, simulated("one", 10*gib))
+	a, b := newHost(t, simulated("one", 10*gib)), newHost(t, simulated("one", 10*gib))
 	r.node("a", a.ollama())
 	stop := r.node("b", b.ollama())
 	a.Foreign("gpu", 12*gib)
@@ -178,13 +178,13 @@ func TestForeignMemory(t *testing.T) {
 // the one where it failed keeps serving.
 func TestFailedLoad(t *testing.T) {
 	r := newRack(t)
-	var machines []*machine
+	var hosts []*host
 	for i := range 2 {
-		m := newMachine(t, simulated("small", 2*gib), simulated("one", 10*gib))
-		machines = append(machines, m)
+		m := newHost(t, simulated("small", 2*gib), simulated("one", 10*gib))
+		hosts = append(hosts, m)
 		r.node(fmt.Sprint("n", i), m.ollama())
 	}
-	bad, good := machines[0], machines[1]
+	bad, good := hosts[0], hosts[1]
 	bad.Fail("one", sim.Failure{Load: true})
 	running := r.run(tokens("small", 300)) // so that its node has less room, and is preferred
 	r.next(running, schemas.EventChunk)
@@ -212,7 +212,7 @@ func TestFailedLoad(t *testing.T) {
 // another node, or waits.
 func TestPinnedModelStays(t *testing.T) {
 	r := newRack(t)
-	a, b := newMachine(t, simulated("one", 10*gib), simulated("two", 10*gib)), newMachine(t, simulated("two", 10*gib))
+	a, b := newHost(t, simulated("one", 10*gib), simulated("two", 10*gib)), newHost(t, simulated("two", 10*gib))
 	r.node("a", a.ollama())
 	stop := r.node("b", b.ollama())
 	r.first(r.run(client.Chat("one", "hi")))
