@@ -67,9 +67,7 @@ func (t *term) sweepFlows(now time.Time) {
 			t.endUnknown(f, now)
 		}
 	}
-	for _, m := range t.fleet.place.Models() {
-		t.fleet.place.SetWanted(m, wanted[m])
-	}
+	t.fleet.place.SetWanted(wanted)
 }
 
 // endUnknown has jobs fetched that are to end, a few at a time.

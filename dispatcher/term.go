@@ -276,7 +276,8 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 // retry has a failed job looked for when the queue delivers it again, and keeps
 // it from the place that failed it.
 func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
-	if d.Code.Verdict().Action == schemas.Elsewhere && j.promise != nil {
+	action := d.Code.Verdict().Action
+	if (action == schemas.Elsewhere || action == schemas.Free) && j.promise != nil { // what a node can free, it did
 		a := t.avoid[k]
 		t.avoid[k] = avoided{append(a.places, j.promise.choice.Place()), now}
 	}

@@ -195,12 +195,18 @@ type bench struct {
 // of it in one process.
 func newBench(b *testing.B, url string) *bench {
 	b.Helper()
-	backend := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{
+	return newBenchOf(b, url, sim.New(sim.Config{Models: []sim.Model{
 		{Name: "instant", Slots: 256, Tokens: 1},
 		{Name: "brief", Slots: 256, TokenInterval: briefly / 10},
 		{Name: "paced", Slots: 256, TokenInterval: 5 * time.Millisecond},
 		{Name: "flood", Slots: 64},
-	}}))
+	}}), "instant")
+}
+
+// newBenchOf is newBench with a simulated server, which has that model.
+func newBenchOf(b *testing.B, url string, server *sim.Server, model string) *bench {
+	b.Helper()
+	backend := httptest.NewServer(server)
 	b.Cleanup(backend.Close)
 	config := filepath.Join(b.TempDir(), "vramjet.yaml")
 	yaml := fmt.Sprintf("backends:\n  - {name: sim, kind: sim, url: %q}\n", backend.URL)
@@ -217,7 +223,7 @@ func newBench(b *testing.B, url string) *bench {
 	}
 	s := &bench{B: b, url: url, http: backend.URL, user: connect(b, url)}
 	s.nc = dial(b, url)
-	s.user.serves("instant", 1)
+	s.user.serves(model, 1)
 	return s
 }
 

@@ -222,9 +222,14 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-func (l look) apply(_ context.Context, n *node) {
-	if b := n.backend(l.backend); b != nil {
-		n.see(b, l)
+func (l look) apply(_ context.Context, n *node) { n.seeAll([]look{l}) }
+
+// seeAll takes in what was seen of backends.
+func (n *node) seeAll(looks []look) {
+	for _, l := range looks {
+		if b := n.backend(l.backend); b != nil {
+			n.see(b, l)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func newDescribed(t *testing.T, kind string, total schemas.Bytes, load LoadConfi
 // configuration knows better.
 func TestEstimates(t *testing.T) {
 	const weights = 4_920_000_000
-	kv := func(context int) schemas.Bytes { return schemas.Bytes(context) * 128 * schemas.KiB } // of f16
+	kv := func(tokens int) schemas.Bytes { return schemas.Bytes(tokens) * 128 * schemas.KiB } // of f16
 	for name, tt := range map[string]struct {
 		kind    string
 		total   schemas.Bytes

@@ -43,7 +43,7 @@ func (b *backend) keyOf(m *schemas.Model) string {
 // devices show counts where nothing else can have made the difference; else what the
 // server says. A measure that is far off what was expected, and may be somebody
 // else's, counts for nothing.
-func (n *node) learn(l *load) {
+func (n *node) learn(ctx context.Context, l *load) {
 	b := l.backend
 	m, ok := b.model(l.Model)
 	if !ok {
@@ -64,7 +64,7 @@ func (n *node) learn(l *load) {
 	rec.Model, rec.Digest, rec.Kind = b.serverName(l.Model), m.Digest, b.Kind
 	rec.Context, rec.Parallel, rec.Version, rec.Estimate = e.context, e.parallel, e.version, e.total
 	n.learned[key] = rec
-	n.beside.Go(func() { n.w.store(key, rec) })
+	n.beside.Go(func() { n.w.store(ctx, key, rec) })
 }
 
 // plausible is a measure that something else may have had a part in: 0 unless it is
@@ -79,17 +79,16 @@ func plausible(sample, expected schemas.Bytes) schemas.Bytes {
 // storeWithin bounds a write to KV.
 const storeWithin = 10 * time.Second
 
-// store writes a record, or deletes it where v is nil. What is lost of it is learned
-// again.
-func (w *Worker) store(key string, v any) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeWithin)
+// store writes a record. What is lost of it is learned again.
+func (w *Worker) store(ctx context.Context, key string, rec learnedNeed) {
+	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
-	err := w.put(ctx, key, v)
-	if err != nil {
+	if err := w.put(ctx, key, rec); err != nil {
 		w.cfg.Logger.Warn("not stored", "key", key, "err", err)
 	}
 }
 
+// put writes an entry, or deletes it where v is nil.
 func (w *Worker) put(ctx context.Context, key string, v any) error {
 	kv, err := w.bucket(ctx)
 	if err != nil {

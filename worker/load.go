@@ -60,7 +60,7 @@ func (n *node) promise(b *backend, model string, evict []schemas.Victim, plan le
 // plan keeps the memory for a load, and marks its victims.
 func (n *node) plan(l *load, evict []schemas.Victim, plan ledger.Plan) {
 	l.evict, l.plan = evict, plan
-	n.books.Reserve(l.Victim, plan, n.deadline(l))
+	n.books.Reserve(l.Victim, plan, l.deadline())
 	for _, v := range evict {
 		if b := n.backend(v.Backend); b != nil {
 			b.leaving[v.Model] = l
@@ -70,7 +70,7 @@ func (n *node) plan(l *load, evict []schemas.Victim, plan ledger.Plan) {
 }
 
 // deadline is when a load that begins now must have ended.
-func (n *node) deadline(l *load) time.Time {
+func (l *load) deadline() time.Time {
 	return time.Now().Add(l.backend.loadLimit(l.plan.Sum()))
 }
 
@@ -123,7 +123,7 @@ func (n *node) startLoads(ctx context.Context) {
 
 func (n *node) startLoad(ctx context.Context, l *load) {
 	l.active, l.arrived, n.changed = true, 0, true
-	n.books.Extend(l.Victim, n.deadline(l))
+	n.books.Extend(l.Victim, l.deadline())
 	run := loading{load: l, Backend: l.backend.Backend, loader: l.backend.loader, model: l.Model, plan: l.plan, devices: n.idsOf(l.backend)}
 	for _, v := range l.evict {
 		if b := n.backend(v.Backend); b != nil && b.loader != nil {
@@ -172,7 +172,7 @@ func (n *node) progress(now time.Time) {
 func (n *node) sweepLoads(now time.Time) {
 	for _, l := range n.loads {
 		if !l.active {
-			n.books.Extend(l.Victim, n.deadline(l))
+			n.books.Extend(l.Victim, l.deadline())
 		}
 	}
 	for _, v := range n.books.Expire(now) {
@@ -188,7 +188,7 @@ type loaded struct {
 	err     error
 	held    schemas.Victim // who was to make room and runs requests of others
 	took    time.Duration
-	look    look
+	looks   []look   // of its backend first, then of those whose models made room
 	reading *reading // of the devices; nil: they could not be read
 }
 
@@ -204,8 +204,8 @@ func (m loaded) apply(ctx context.Context, n *node) {
 	if m.err != nil && n.loadAgain(ctx, m) {
 		return
 	}
-	n.concludeLoad(m)
-	n.see(l.backend, m.look)
+	n.concludeLoad(ctx, m)
+	n.seeAll(m.looks)
 	if m.reading != nil { // what is booked now is in it
 		n.observe(*m.reading)
 	}
@@ -237,19 +237,19 @@ func (n *node) planAnew() {
 		if plan, ok := ledger.Fit(need, spaces); ok && plan != nil {
 			l.plan = plan
 		}
-		n.books.Reserve(l.Victim, l.plan, n.deadline(l))
+		n.books.Reserve(l.Victim, l.plan, l.deadline())
 	}
 }
 
 // concludeLoad enters how a load ended.
-func (n *node) concludeLoad(m loaded) {
+func (n *node) concludeLoad(ctx context.Context, m loaded) {
 	l := m.load
 	if m.err != nil {
 		n.w.cfg.Logger.Warn("model was not loaded", "backend", l.Backend, "model", l.Model, "err", m.err)
 		return
 	}
 	l.backend.took[l.Model] = m.took.Milliseconds()
-	n.learn(l)
+	n.learn(ctx, l)
 	n.books.Loaded(l.Victim)
 	n.w.cfg.Logger.Info("model was loaded", "backend", l.Backend, "model", l.Model, "took", m.took, "evicted", names(l.evict))
 }
@@ -263,7 +263,7 @@ func (n *node) loadAgain(ctx context.Context, m loaded) bool {
 	}
 	n.books.OutOfMemory(l.Victim, now)
 	n.spare(l)
-	n.see(l.backend, m.look)
+	n.seeAll(m.looks)
 	info, ok := n.model(l.backend, l.Model)
 	if l.again || !ok || l.plan == nil || !info.Need.Known {
 		return false

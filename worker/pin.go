@@ -39,24 +39,16 @@ func (n *node) controlPin(ctx context.Context, m controlled) {
 		n.w.fail(m.reply, schemas.Errorf(schemas.InvalidRequest, "%s is pinned by the node's configuration: change it there", m.Model))
 		return
 	}
-	n.pin(v, pin)
+	var entry any
+	if delete(n.pins, v); pin {
+		entry, n.pins[v] = v, true
+	}
+	n.changed = true
 	n.beside.Go(func() {
 		sctx, cancel := context.WithTimeout(ctx, storeWithin)
 		defer cancel()
-		var entry any
-		if pin {
-			entry = v
-		}
 		n.w.send(controlDone{reply: m.reply, err: n.w.put(sctx, n.w.pinKey(v), entry)})
 	})
-}
-
-// pin pins a model or unpins it.
-func (n *node) pin(v schemas.Victim, pin bool) {
-	if delete(n.pins, v); pin {
-		n.pins[v] = true
-	}
-	n.changed = true
 }
 
 // rememberPin takes in a pin that was stored or deleted, here or by another worker of
@@ -65,7 +57,7 @@ func (n *node) rememberPin(m remembered) error {
 	if m.gone {
 		for v := range n.pins {
 			if n.w.pinKey(v) == m.key {
-				n.pin(v, false)
+				delete(n.pins, v)
 			}
 		}
 		return nil
@@ -74,6 +66,6 @@ func (n *node) rememberPin(m remembered) error {
 	if err := json.Unmarshal(m.value, &v); err != nil {
 		return err
 	}
-	n.pin(v, true)
+	n.pins[v] = true
 	return nil
 }

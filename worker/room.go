@@ -26,11 +26,22 @@ func (w *Worker) load(ctx context.Context, l loading) loaded {
 	}
 	m := loaded{load: l.load, err: err, held: held, took: time.Since(began)}
 	after := context.WithoutCancel(ctx) // both are bounded
-	m.look = l.look(after)
+	m.looks = l.lookAround(after)
 	if r, err := w.readFor(after, l.Backend); err == nil {
 		m.reading = &r
 	}
 	return m
+}
+
+// lookAround looks at the backend that loaded, and at those whose models made room.
+func (l loading) lookAround(ctx context.Context) []look {
+	looks := []look{l.look(ctx)}
+	for _, v := range l.evict {
+		if !slices.ContainsFunc(looks, func(seen look) bool { return seen.backend == v.Name }) {
+			looks = append(looks, v.look(ctx))
+		}
+	}
+	return looks
 }
 
 // begun says that a load begins to take memory, and what the devices were before.

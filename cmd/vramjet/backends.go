@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -202,15 +201,15 @@ func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
 // localAddr is where on this machine a backend's server may listen, as host:port; ""
 // where it has no such address.
 func localAddr(b Backend) string {
-	u, err := url.Parse(b.URL)
-	if err != nil || u.Host == "" || providers.Hosted(b.Kind) {
+	req, err := http.NewRequest(http.MethodGet, b.URL, nil) //nolint:noctx // nothing is sent: it takes the address apart
+	if err != nil || req.URL.Host == "" || providers.Hosted(b.Kind) {
 		return ""
 	}
-	port := u.Port()
+	port := req.URL.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		port = map[string]string{"http": "80", "https": "443"}[req.URL.Scheme]
 	}
-	return net.JoinHostPort(u.Hostname(), port)
+	return net.JoinHostPort(req.URL.Hostname(), port)
 }
 
 // keys are the keys in the named environment variables, which are read each time

@@ -12,6 +12,7 @@ import (
 type Fleet struct {
 	nodes  map[string]*Node
 	places map[string][]place // by model
+	wanted map[string]bool    // models for which a flow waits
 }
 
 // A place is one model of one backend of one node.
@@ -29,6 +30,7 @@ func (f *Fleet) Set(n *Node) {
 	}
 	f.nodes[n.ID] = n
 	for p := range placesOf(n) {
+		p.model.Wanted = p.model.Wanted || f.wanted[p.model.Name]
 		f.places[p.model.Name] = append(f.places[p.model.Name], p)
 	}
 }
@@ -67,10 +69,14 @@ func (f *Fleet) Serves(model string, kind schemas.Kind) bool {
 	})
 }
 
-// SetWanted says whether a flow waits for the model, so that it isn't evicted.
-func (f *Fleet) SetWanted(model string, wanted bool) {
-	for _, p := range f.places[model] {
-		p.model.Wanted = wanted
+// SetWanted says for which models flows wait, so that they aren't evicted, also not on
+// nodes that are replaced later. It keeps the map.
+func (f *Fleet) SetWanted(models map[string]bool) {
+	f.wanted = models
+	for name, places := range f.places {
+		for _, p := range places {
+			p.model.Wanted = models[name]
+		}
 	}
 }
 

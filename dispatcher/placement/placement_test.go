@@ -301,6 +301,11 @@ func TestFleetIndex(t *testing.T) {
 	if f.Serves("x", "") || !f.Serves("z", schemas.Chat) || f.Serves("z", schemas.Embedding) {
 		t.Error("the index keeps what is gone, or lost what is there")
 	}
+	f.SetWanted(map[string]bool{"z": true})
+	f.Set(gpu("a", gib, gib, model("z", schemas.Resident, gib, 0)))
+	if !f.places["z"][0].model.Wanted {
+		t.Error("what a flow waits for is forgotten when a node is replaced")
+	}
 	c, _ := f.Choose(Ask{Model: "z"})
 	f.AddBusy(c, 2)
 	if _, ok := f.Choose(Ask{Model: "z"}); ok {

@@ -70,9 +70,10 @@ type drain struct {
 
 // back reports whether a device shows that most of the memory came back. Three
 // quarters are enough, as Ollama has it: something else may have grown meanwhile.
-func (d drain) back(r Reading) bool {
-	return !r.Free.Known || r.Free.Bytes.Minus(d.free) >= d.bytes/4*3
-}
+func (d drain) back(r Reading) bool { return !r.Free.Known || d.shows(r.Free.Bytes) }
+
+// shows reports whether so much is free that most of the memory came back.
+func (d drain) shows(free schemas.Bytes) bool { return free.Minus(d.free) >= d.bytes/4*3 }
 
 // freeThen is what a device had free some time ago.
 type freeThen struct {
@@ -306,16 +307,22 @@ func (l *Ledger) drain(held Plan, now time.Time) {
 		if !ok || !r.Free.Known {
 			continue // no reading will ever show it
 		}
-		d := drain{device: device, bytes: bytes, free: r.Free.Bytes, until: now.Add(DrainTime)}
-		for _, f := range l.recent {
-			if f.device == device {
-				d.free = min(d.free, f.bytes)
+		d, back := drain{device: device, bytes: bytes, free: r.Free.Bytes, until: now.Add(DrainTime)}, false
+		for i, f := range l.readingsOf(device) {
+			back = back || i > 0 && d.shows(f.bytes) // another load may have taken it since
+			if i == 0 || f.bytes < d.free {
+				d.free = f.bytes
 			}
 		}
-		if !d.back(r) {
+		if !back && !d.back(r) {
 			l.drains = append(l.drains, d)
 		}
 	}
+}
+
+// readingsOf is what a device had free in the last DrainTime, the oldest first.
+func (l *Ledger) readingsOf(device string) []freeThen {
+	return slices.DeleteFunc(slices.Clone(l.recent), func(f freeThen) bool { return f.device != device })
 }
 
 // Held is where a model lies, by device; empty: it doesn't, or nobody knows.

@@ -127,6 +127,22 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// Memory that came back and went to the load that it was freed for is not waited for.
+func TestDrainThatIsTakenAgain(t *testing.T) {
+	l := New()
+	l.Observe("", []Reading{device("a", 41*gib, nobody)}, start)
+	l.Residents("x", devA, []Resident{{"big", known(40 * gib)}}, start)
+	other := schemas.Victim{Backend: "x", Model: "other"}
+	l.Reserve(other, Plan{"a": 40 * gib}, after(time.Hour))
+	l.Observe("", []Reading{device("a", gib, nobody)}, after(time.Second)) // it went
+	l.Begin(other, l.readings[""])
+	l.Observe("", []Reading{device("a", 41*gib, nobody)}, after(2*time.Second))
+	l.Loaded(other)
+	l.Residents("x", devA, []Resident{{"other", known(40 * gib)}}, after(2*time.Second))
+	l.Observe("", []Reading{device("a", 41*gib, nobody)}, after(2*time.Second))
+	wantAccount(t, l, Account{Ours: known(40 * gib), Others: known(gib), Available: known(35 * gib)})
+}
+
 // What the server says of its models counts: with more than one device, where they
 // were loaded, or else where memory is taken that nothing explains.
 func TestResidents(t *testing.T) {

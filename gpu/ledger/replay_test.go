@@ -144,7 +144,7 @@ type router struct {
 	seen     map[string]int
 }
 
-func (r *router) victim(model string) schemas.Victim {
+func (*router) victim(model string) schemas.Victim {
 	return schemas.Victim{Backend: "router", Model: model}
 }
 
