@@ -40,15 +40,32 @@ func (n *node) controlPin(ctx context.Context, m controlled) {
 		return
 	}
 	var entry any
-	if delete(n.pins, v); pin {
-		entry, n.pins[v] = v, true
+	if pin {
+		entry = v
 	}
-	n.changed = true
 	n.beside.Go(func() {
 		sctx, cancel := context.WithTimeout(ctx, storeWithin)
 		defer cancel()
-		n.w.send(controlDone{reply: m.reply, err: n.w.put(sctx, n.w.pinKey(v), entry)})
+		err := n.w.put(sctx, n.w.pinKey(v), entry)
+		n.w.send(pinned{victim: v, pin: pin, controlDone: controlDone{reply: m.reply, err: err}})
 	})
+}
+
+// pinned says that a pin was stored or deleted, or could not be.
+type pinned struct {
+	victim schemas.Victim
+	pin    bool
+	controlDone
+}
+
+func (m pinned) apply(ctx context.Context, n *node) {
+	if m.err == nil {
+		if delete(n.pins, m.victim); m.pin {
+			n.pins[m.victim] = true
+		}
+		n.changed = true
+	}
+	m.controlDone.apply(ctx, n)
 }
 
 // rememberPin takes in a pin that was stored or deleted, here or by another worker of
