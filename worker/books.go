@@ -130,10 +130,9 @@ func (w *Worker) readMachine(ctx context.Context) (reading, error) {
 	if err != nil {
 		return reading{}, err
 	}
-	ours := w.owners.pids()
 	r := reading{source: machine, at: at, readings: make([]ledger.Reading, len(devices))}
 	for i, d := range devices {
-		r.readings[i] = ledger.Reading{Device: d.Device, Held: heldBy(ours, d.Processes)}
+		r.readings[i] = ledger.Reading{Device: d.Device, Held: w.owners.held(d.Processes)}
 	}
 	return r, nil
 }

@@ -40,9 +40,8 @@ func (b *backend) keyOf(m *schemas.Model) string {
 }
 
 // learn takes in what a load took, before the books end its reservation. What the
-// devices show counts where nothing else can have made the difference; else what the
-// server says. A measure that is far off what was expected, and may be somebody
-// else's, counts for nothing.
+// devices show counts where nothing else can have made the difference; else only where
+// it is near what was expected: more or less may be somebody else's.
 func (n *node) learn(ctx context.Context, l *load) {
 	b := l.backend
 	m, ok := b.model(l.Model)

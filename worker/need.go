@@ -60,8 +60,8 @@ func (n *node) model(b *backend, name string) (schemas.Model, bool) {
 	switch {
 	case m.State == schemas.Installed && n.loadOf(b, name) != nil:
 		m.State = schemas.Loading
-	case m.State == schemas.Resident && leaving:
-		m.State = schemas.Installed
+	case m.State == schemas.Resident && leaving: // it takes no more jobs
+		m.State, m.Slots = schemas.Installed, m.Busy
 	case m.State == schemas.Resident:
 		m.Devices = n.books.Held(v)
 	}

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type owners struct {
 
 	mu     sync.Mutex // guards what follows
 	addrs  map[string]bool
+	asked  bool         // a device tells its processes: it is worth looking
 	ours   map[int]bool // nil: nobody can tell
 	failed string       // why, as it was last logged
 }
@@ -38,18 +40,24 @@ func (o *owners) add(b Backend) {
 	o.addrs[b.Local] = true
 }
 
-// pids returns the processes that were found last; nil: nobody can tell.
+// pids returns the processes that were found last; nil: nobody can tell. They are
+// looked for from the first call on: who has no device that tells its processes does
+// not call it.
 func (o *owners) pids() map[int]bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.asked = true
 	return o.ours
 }
 
 // look looks for the processes anew.
 func (o *owners) look() {
 	o.mu.Lock()
-	addrs := o.addrs
+	addrs, asked := maps.Clone(o.addrs), o.asked
 	o.mu.Unlock()
+	if !asked {
+		return
+	}
 	all, why := map[int]bool{}, ""
 	for addr := range addrs {
 		pids, err := o.find(addr)
@@ -85,9 +93,13 @@ func (o *owners) watch(ctx context.Context, every time.Duration) {
 	}
 }
 
-// heldBy is what processes of ours hold; unknown where nobody can tell.
-func heldBy(ours map[int]bool, processes []gpu.Process) schemas.Amount {
-	if ours == nil || processes == nil {
+// held is what processes of ours hold; unknown where nobody can tell.
+func (o *owners) held(processes []gpu.Process) schemas.Amount {
+	if processes == nil {
+		return schemas.Amount{}
+	}
+	ours := o.pids()
+	if ours == nil {
 		return schemas.Amount{}
 	}
 	sum := schemas.Known(0)

@@ -176,6 +176,8 @@ func consider(p place, ask Ask) (option, string) {
 		return o, "turned the job away"
 	case ask.Kind != "" && !slices.Contains(p.model.Kinds, ask.Kind):
 		return o, "serves no " + string(ask.Kind)
+	case p.model.Slots == 0:
+		return o, "takes no jobs: it is about to be unloaded"
 	case p.model.Busy >= p.model.Slots:
 		return o, fmt.Sprintf("all %d slots are busy", p.model.Slots)
 	}
