@@ -42,7 +42,7 @@ var (
 			}},
 		}},
 		Running:      []RunningJob{{Job: "j1", Tenant: "default", Attempt: 1, Model: "llama3.1:8b", Backend: "ollama"}},
-		Reservations: []Reservation{{Model: "qwen3:8b", Backend: "ollama", Devices: map[string]Bytes{"GPU-8a6f": 6 * GiB}, Expires: time.Date(2026, 1, 2, 15, 5, 0, 0, time.UTC)}},
+		Reservations: []Reservation{{Model: "qwen3:8b", Backend: "ollama", Devices: map[string]Bytes{"GPU-8a6f": 6 * GiB}, Arrived: Known(2 * GiB), Expires: time.Date(2026, 1, 2, 15, 5, 0, 0, time.UTC)}},
 	}
 )
 

@@ -138,6 +138,7 @@ type Reservation struct {
 	Model   string           `json:"model"`
 	Backend string           `json:"backend"`
 	Devices map[string]Bytes `json:"devices"` // by device id
+	Arrived Amount           `json:"arrived"` // how much of it is there; unknown where that cannot be told
 	Expires time.Time        `json:"expires"`
 }
 

@@ -53,7 +53,7 @@ func (n *node) state(now time.Time) *schemas.NodeState {
 	}
 	for _, r := range n.books.Reservations() {
 		s.Reservations = append(s.Reservations, schemas.Reservation{
-			Model: r.Model, Backend: r.Backend, Devices: r.Plan, Expires: r.Deadline.UTC(),
+			Model: r.Model, Backend: r.Backend, Devices: r.Plan, Arrived: r.Arrived, Expires: r.Deadline.UTC(),
 		})
 	}
 	return s

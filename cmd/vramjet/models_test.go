@@ -65,7 +65,7 @@ func zoo(now time.Time) []schemas.NodeState {
 			},
 			Running: []schemas.RunningJob{{Job: "j1", Model: "llama3.3:70b", Backend: "ollama"}, {Job: "j2", Model: "qwen3:14b", Backend: "ollama"}},
 			Reservations: []schemas.Reservation{
-				{Model: "qwen3:14b", Backend: "ollama", Devices: map[string]schemas.Bytes{b: 2 * gib1, a: 8 * gib1}, Expires: now.Add(9*time.Minute + 12*time.Second)},
+				{Model: "qwen3:14b", Backend: "ollama", Devices: map[string]schemas.Bytes{b: 2 * gib1, a: 8 * gib1}, Arrived: known(3 * gib1), Expires: now.Add(9*time.Minute + 12*time.Second)},
 			},
 		},
 		{

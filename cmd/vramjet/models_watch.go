@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vramjet/vramjet/client"
@@ -98,5 +99,20 @@ func (w *watch) tell(state *schemas.NodeState, now time.Time) {
 		return
 	}
 	w.state, w.noted = is, now
-	w.note("%s  %s  waiting for the %s for %s: it is %s", w.place, w.place.model.Name, w.do, now.Sub(w.began).Round(time.Second), is)
+	w.note("%s  %s  waiting for the %s for %s: it is %s%s", w.place, w.place.model.Name, w.do, now.Sub(w.began).Round(time.Second), is, w.arrived(state))
+}
+
+// arrived is how much of the model is there; "" where nobody can tell.
+func (w *watch) arrived(state *schemas.NodeState) string {
+	for _, r := range state.Reservations {
+		if r.Backend != w.place.backend.Name || r.Model != w.place.model.Name || !r.Arrived.Known || len(r.Devices) == 0 {
+			continue
+		}
+		var all schemas.Bytes
+		for _, b := range r.Devices {
+			all += b
+		}
+		return fmt.Sprintf(", %s of %s are there", r.Arrived, all)
+	}
+	return ""
 }

@@ -109,10 +109,10 @@ func printReservations(w io.Writer, n *schemas.NodeState, now time.Time) {
 	if len(n.Reservations) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nRESERVED FOR\tBACKEND\tMEMORY\tEXPIRES IN")
+	fmt.Fprintln(w, "\nRESERVED FOR\tBACKEND\tMEMORY\tARRIVED\tEXPIRES IN")
 	for _, r := range n.Reservations {
 		left := max(r.Expires.Sub(now), 0).Round(time.Second)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Model, r.Backend, orDash(onDevices(n, r.Devices)), left)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Model, r.Backend, orDash(onDevices(n, r.Devices)), amount(r.Arrived), left)
 	}
 }
 

@@ -121,17 +121,16 @@ func (l *Ledger) Grown(v schemas.Victim) (grown Plan, sure bool) {
 	return grown, sure
 }
 
-// Arrived is how much of a load can be seen on the devices.
-func (l *Ledger) Arrived(v schemas.Victim) schemas.Bytes {
-	x := l.reservations[v]
-	if x == nil {
-		return 0
-	}
-	var sum schemas.Bytes
-	for device := range x.before {
-		if r, ok := l.reading(device); ok {
-			sum += x.arrived(r)
+// progress is how much of a load can be seen on the devices, and unknown where one of
+// these does not tell.
+func (l *Ledger) progress(x *reservation) schemas.Amount {
+	sum := schemas.Known(0)
+	for device, before := range x.before {
+		r, ok := l.reading(device)
+		if !ok || !before.Held.Known || !r.Held.Known {
+			return schemas.Amount{}
 		}
+		sum.Bytes += r.Held.Bytes.Minus(before.Held.Bytes)
 	}
 	return sum
 }

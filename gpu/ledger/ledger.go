@@ -332,6 +332,7 @@ func (l *Ledger) Held(v schemas.Victim) Plan { return maps.Clone(l.residents[v])
 type Reservation struct {
 	schemas.Victim
 	Plan     Plan
+	Arrived  schemas.Amount // how much of it is there; unknown where nobody can tell
 	Deadline time.Time
 }
 
@@ -339,7 +340,7 @@ type Reservation struct {
 func (l *Ledger) Reservations() []Reservation {
 	all := make([]Reservation, 0, len(l.reservations))
 	for v, r := range l.reservations {
-		all = append(all, Reservation{Victim: v, Plan: maps.Clone(r.plan), Deadline: r.deadline})
+		all = append(all, Reservation{Victim: v, Plan: maps.Clone(r.plan), Arrived: l.progress(r), Deadline: r.deadline})
 	}
 	slices.SortFunc(all, func(a, b Reservation) int { return strings.Compare(a.String(), b.String()) })
 	return all

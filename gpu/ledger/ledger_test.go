@@ -48,7 +48,7 @@ func TestLoad(t *testing.T) {
 
 	l.Observe("", []Reading{device("a", 25*gib, known(15*gib))}, after(time.Second))
 	wantAccount(t, l, Account{Ours: known(15 * gib), Others: known(10 * gib), Promised: 25 * gib, Available: known(26 * gib)})
-	if got := l.Arrived(big); got != 15*gib {
+	if got := l.Reservations()[0].Arrived; got != known(15*gib) {
 		t.Errorf("%s arrived", got)
 	}
 
@@ -96,7 +96,7 @@ func TestReservationsEnd(t *testing.T) {
 	if diff := cmp.Diff([]schemas.Victim{small}, l.Expire(after(time.Minute))); diff != "" {
 		t.Errorf("expired (-want +got):\n%s", diff)
 	}
-	want := []Reservation{{Victim: big, Plan: Plan{"a": 40 * gib}, Deadline: after(2 * time.Minute)}}
+	want := []Reservation{{Victim: big, Plan: Plan{"a": 40 * gib}, Arrived: known(0), Deadline: after(2 * time.Minute)}}
 	if diff := cmp.Diff(want, l.Reservations()); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
