@@ -182,6 +182,19 @@ func TestAnOlderLookIsNotBelieved(t *testing.T) {
 	}
 }
 
+func TestAnOlderReadingIsNotBelieved(t *testing.T) {
+	n := newNode(&Worker{}, nil)
+	now := time.Now()
+	of := func(at time.Time, id string) reading {
+		return reading{source: machine, at: at, readings: ownReadings([]schemas.Device{{ID: id}})}
+	}
+	n.observe(of(now, "new"))
+	n.observe(of(now.Add(-time.Millisecond), "old"))
+	if len(n.devices) != 1 || n.devices[0].ID != "new" {
+		t.Errorf("%+v", n.devices)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	a, _ := newTestAttempt(t, time.Hour)
 	p := instant{}

@@ -61,6 +61,18 @@ func TestLoad(t *testing.T) {
 	wantAccount(t, l, Account{Ours: known(41 * gib), Others: known(15 * gib), Available: known(20 * gib)})
 }
 
+// What the node's servers hold beside what is booked, as a process that has not ended
+// yet, counts beside a model that was loaded since the reading.
+func TestMemoryBesideTheBooks(t *testing.T) {
+	l := New()
+	before := []Reading{device("a", 30*gib, known(30*gib))}
+	l.Observe("", before, start)
+	l.Reserve(big, Plan{"a": 40 * gib}, after(time.Hour))
+	l.Begin(big, before)
+	l.Loaded(big)
+	wantAccount(t, l, Account{Ours: known(30 * gib), Others: known(0), Available: known(6 * gib)})
+}
+
 // Where nobody can tell whose memory it is, a load counts in full until it ended.
 func TestLoadThatCannotBeWatched(t *testing.T) {
 	l := New()
