@@ -74,10 +74,11 @@ func (n *node) idsOf(b *backend) []string {
 func (n *node) account(b *backend, now time.Time) {
 	var there []ledger.Resident
 	for i := range b.models {
-		if m := &b.models[i]; m.State == schemas.Resident {
+		if m := b.models[i]; m.State == schemas.Resident {
 			size := m.VRAM
 			if !size.Known {
-				size, _ = n.need(b, m, now)
+				n.need(b, &m, now)
+				size = m.Need
 			}
 			there = append(there, ledger.Resident{Model: m.Name, Bytes: size})
 		}

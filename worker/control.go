@@ -8,7 +8,6 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -58,7 +57,7 @@ func (n *node) controlLoad(ctx context.Context, m controlled) {
 	c := candidate{backend: m.Backend, name: m.Model}
 	var evict []schemas.Victim
 	if b := n.backend(m.Backend); b != nil {
-		evict = n.makeWay(b, m.Model)
+		_, evict = n.makeWay(b, m.Model)
 		n.fill(&c, b, m.Model, evict)
 	}
 	if len(c.model.Kinds) > 0 {
@@ -85,22 +84,10 @@ func (n *node) controlLoad(ctx context.Context, m controlled) {
 	})
 }
 
-// makeWay lists the idle models that have to go for a load.
-func (n *node) makeWay(b *backend, model string) []schemas.Victim {
-	m, ok := n.model(b, model)
-	if !ok || m.State != schemas.Installed || !m.Need.Known {
-		return nil
-	}
-	need := ledger.Need{Bytes: m.Need, Split: b.Split}
-	_, evict, _ := ledger.MakeRoom(need, n.books.Spaces(n.idsOf(b)), n.idle(b))
-	return evict
-}
-
 // An unloading is a model that an operator wants unloaded. It takes no more jobs, and
 // goes when those that it runs have ended.
 type unloading struct {
 	schemas.Victim
-	reply string
 	begin func() // has it unloaded beside the owner
 }
 
@@ -123,7 +110,7 @@ func (n *node) controlUnload(ctx context.Context, m controlled) {
 	n.changed = true
 	cfg, loader := b.Backend, b.loader
 	n.unloads = append(n.unloads, &unloading{
-		Victim: schemas.Victim{Backend: m.Backend, Model: m.Model}, reply: m.reply,
+		Victim: schemas.Victim{Backend: m.Backend, Model: m.Model},
 		begin: func() {
 			n.beside.Go(func() {
 				err := loader.Unload(ctx, cfg.serverName(m.Model))

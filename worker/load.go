@@ -164,7 +164,7 @@ func (n *node) progress(now time.Time) {
 			continue
 		}
 		l.arrived = grown.Sum()
-		n.books.Prolong(l.Victim, now.Add(min(progressTime, l.backend.loadLimit(0))))
+		n.books.Extend(l.Victim, now.Add(min(progressTime, l.backend.loadLimit(0))))
 	}
 }
 
@@ -264,13 +264,11 @@ func (n *node) loadAgain(ctx context.Context, m loaded) bool {
 	n.books.OutOfMemory(l.Victim, now)
 	n.spare(l)
 	n.seeAll(m.looks)
-	info, ok := n.model(l.backend, l.Model)
-	if l.again || !ok || l.plan == nil || !info.Need.Known {
+	if l.again {
 		return false
 	}
-	need := ledger.Need{Bytes: info.Need, Split: l.backend.Split}
-	plan, evict, ok := ledger.MakeRoom(need, n.books.Spaces(n.idsOf(l.backend)), n.idle(l.backend))
-	if !ok || plan == nil {
+	plan, evict := n.makeWay(l.backend, l.Model)
+	if plan == nil {
 		return false
 	}
 	n.w.cfg.Logger.Warn("model was not loaded yet: once more with more room", "backend", l.Backend, "model", l.Model,
@@ -279,6 +277,14 @@ func (n *node) loadAgain(ctx context.Context, m loaded) bool {
 	n.plan(l, evict, plan)
 	n.startLoad(ctx, l)
 	return true
+}
+
+// makeWay plans a load into what is free once some idle models are gone. The plan is
+// nil where there is no room, or nobody can say.
+func (n *node) makeWay(b *backend, model string) (plan ledger.Plan, evict []schemas.Victim) {
+	m, _ := n.model(b, model)
+	plan, evict, _ = ledger.MakeRoom(ledger.Need{Bytes: m.Need, Split: b.Split}, n.books.Spaces(n.idsOf(b)), n.idle(b))
+	return plan, evict
 }
 
 // idle lists the models that may be unloaded for another of b's, the quickest to

@@ -11,12 +11,12 @@ import (
 // more than what was computed.
 const sureAfter = 3
 
-// need is what a load of a model takes, and how that is known: what an operator says;
-// what loads took, once there were 3 of them; else the most that anybody says. A load
-// that ran out of memory raises it for a while.
-func (n *node) need(b *backend, m *schemas.Model, now time.Time) (schemas.Amount, schemas.NeedSource) {
-	if need := n.w.cfg.modelConfig(m.Name).Need; need.Known {
-		return need, schemas.NeedConfigured
+// need fills in what a load of a model takes, and how that is known: what an operator
+// says; what loads took, once there were 3 of them; else the most that anybody says. A
+// load that ran out of memory raises it for a while.
+func (n *node) need(b *backend, m *schemas.Model, now time.Time) {
+	if m.State == schemas.Remote {
+		return
 	}
 	need, from := m.Need, schemas.NeedTold
 	raise := func(a schemas.Amount, source schemas.NeedSource) {
@@ -24,18 +24,22 @@ func (n *node) need(b *backend, m *schemas.Model, now time.Time) (schemas.Amount
 			need, from = a, source
 		}
 	}
-	raise(b.estimates[m.Name].total, schemas.NeedEstimated)
+	m.Estimate = b.estimates[m.Name].total
+	raise(m.Estimate, schemas.NeedEstimated)
 	if l, ok := n.learned[b.keyOf(m)]; ok {
+		m.Learned = schemas.Known(l.P95)
 		if len(l.Samples) >= sureAfter {
 			need = schemas.Amount{}
 		}
-		raise(schemas.Known(l.P95), schemas.NeedLearned)
+		raise(m.Learned, schemas.NeedLearned)
 	}
 	raise(n.books.Least(schemas.Victim{Backend: b.Name, Model: m.Name}, now), schemas.NeedLearned)
-	if !need.Known {
-		from = schemas.NeedUnknown
+	if told := n.w.cfg.modelConfig(m.Name).Need; told.Known {
+		need, from = told, schemas.NeedConfigured
 	}
-	return need, from
+	if need.Known {
+		m.Need, m.NeedFrom = need, from
+	}
 }
 
 // modelConfig is what an operator says of a model.
@@ -48,13 +52,8 @@ func (n *node) model(b *backend, name string) (schemas.Model, bool) {
 	if !ok {
 		return m, false
 	}
-	now := time.Now()
 	v := schemas.Victim{Backend: b.Name, Model: name}
-	m.Estimate = b.estimates[name].total
-	if l, ok := n.learned[b.keyOf(&m)]; ok {
-		m.Learned = schemas.Known(l.P95)
-	}
-	m.Need, m.NeedFrom = n.need(b, &m, now)
+	n.need(b, &m, time.Now())
 	m.Pinned = n.pinned(v)
 	_, leaving := b.leaving[name]
 	switch {

@@ -195,6 +195,34 @@ func TestAnOlderReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
+// Loads that have not begun are planned anew where a server laid the last one on other
+// devices than was planned.
+func TestPlansAnew(t *testing.T) {
+	n := newNode(&Worker{cfg: Config{Logger: brokertest.Log(t)}}, nil)
+	b := newBackend(Backend{Name: "b", Split: schemas.Spread})
+	n.backends = []*backend{b}
+	at := time.Now()
+	devices := func(used schemas.Bytes) reading {
+		var all []schemas.Device
+		for id, u := range map[string]schemas.Bytes{"x": used, "y": 0} {
+			all = append(all, schemas.Device{ID: id, Total: schemas.Known(20 * gib), Used: schemas.Known(u), Free: schemas.Known(20*gib - u), Ours: schemas.Known(u)})
+		}
+		at = at.Add(time.Second)
+		return reading{source: "b", at: at, readings: ownReadings(all)}
+	}
+	n.observe(devices(0))
+	l := n.promise(b, "m", nil, ledger.Plan{"x": 10 * gib})
+	n.books.Residents("b", []string{"x"}, []ledger.Resident{{Model: "other", Bytes: schemas.Known(15 * gib)}}, at)
+	n.observe(devices(15 * gib))
+	n.planAnew()
+	if l.plan["y"] != 10*gib || l.plan["x"] != 0 {
+		t.Errorf("planned on %v", l.plan)
+	}
+	if got := n.books.Reservations(); len(got) != 1 || got[0].Plan["y"] != 10*gib {
+		t.Errorf("kept %v", got)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	a, _ := newTestAttempt(t, time.Hour)
 	p := instant{}

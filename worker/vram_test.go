@@ -108,6 +108,27 @@ func TestLoadRunsOutOfMemory(t *testing.T) {
 	r.submit("j2", "heavy", unstream).run().ended(1, schemas.StatusOK) // the others go on
 }
 
+// A load does not begin where others took its room meanwhile, and nothing is learned
+// of it.
+func TestRoomThatOthersTook(t *testing.T) {
+	r := newRig(t, nil)
+	j := r.submit("j1", "quick", unstream)
+	msg := j.fetch()
+	subject := j.accept(msg)
+	r.sim.Foreign("sim-0", 20*gib)
+	j.claim(subject, msg.Reply(), broker.AckWait)
+	if d := j.done(); d.Code != schemas.OutOfMemory {
+		t.Errorf("done %+v", d)
+	}
+	if c := r.sim.Counts("quick"); c.Loads != 0 || c.Refused != 0 {
+		t.Errorf("the server was asked to load: %+v", c)
+	}
+	s := r.await(func(s *schemas.NodeState) bool { return len(s.Reservations) == 0 })
+	if m := modelOf(s, "quick"); m.Need != schemas.Known(14*gib) {
+		t.Errorf("it needs %s", m.Need)
+	}
+}
+
 // TestLearns: what loads took is known to all nodes, also to those that come later.
 func TestLearns(t *testing.T) {
 	r := newRig(t, nil)

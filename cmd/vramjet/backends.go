@@ -198,20 +198,6 @@ func (f *backendFinder) provider(b Backend) (providers.Provider, error) {
 	return providers.New(cfg)
 }
 
-// localAddr is where on this machine a backend's server may listen, as host:port; ""
-// where it has no such address.
-func localAddr(b Backend) string {
-	req, err := http.NewRequest(http.MethodGet, b.URL, nil) //nolint:noctx // nothing is sent: it takes the address apart
-	if err != nil || req.URL.Host == "" || providers.Hosted(b.Kind) {
-		return ""
-	}
-	port := req.URL.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[req.URL.Scheme]
-	}
-	return net.JoinHostPort(req.URL.Hostname(), port)
-}
-
 // keys are the keys in the named environment variables, which are read each time
 // that a key is needed: a key itself is kept nowhere. Variables that are not set
 // count for nothing, unless none is.

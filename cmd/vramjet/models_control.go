@@ -42,7 +42,7 @@ type modelsUnloadCmd struct {
 
 // Help is shown below the command's summary.
 func (*modelsUnloadCmd) Help() string {
-	return `Unloads the model wherever it is in memory, or only where --node and --backend say. One that runs jobs is in use and stays.
+	return `Unloads the model wherever it is in memory, or only where --node and --backend say. One that runs jobs takes no more, and goes when these have ended.
 
 Examples:
 

@@ -149,15 +149,8 @@ func (l *Ledger) Begin(v schemas.Victim, before []Reading) {
 	}
 }
 
-// Extend moves the deadline of a reservation, if there is one.
+// Extend moves the deadline of a reservation to a later time, never to an earlier one.
 func (l *Ledger) Extend(v schemas.Victim, deadline time.Time) {
-	if r := l.reservations[v]; r != nil {
-		r.deadline = deadline
-	}
-}
-
-// Prolong moves the deadline of a reservation to a later time, never to an earlier one.
-func (l *Ledger) Prolong(v schemas.Victim, deadline time.Time) {
 	if r := l.reservations[v]; r != nil && deadline.After(r.deadline) {
 		r.deadline = deadline
 	}
@@ -181,9 +174,10 @@ func (l *Ledger) Loaded(v schemas.Victim) {
 func (l *Ledger) Failed(v schemas.Victim) { delete(l.reservations, v) }
 
 // OutOfMemory ends a reservation because the load took more than there was, and
-// teaches the books that the model needs more than was reserved.
+// teaches the books that the model needs more than was reserved. One that never began
+// teaches nothing: others had its room.
 func (l *Ledger) OutOfMemory(v schemas.Victim, now time.Time) {
-	if r := l.reservations[v]; r != nil && r.plan.Sum() > 0 {
+	if r := l.reservations[v]; r != nil && r.before != nil && r.plan.Sum() > 0 {
 		l.least[v] = lesson{bytes: r.plan.Sum() / 10 * 11, until: now.Add(lessonTime)}
 	}
 	l.Failed(v)

@@ -208,6 +208,27 @@ func TestWhatIsNotKnown(t *testing.T) {
 	}
 }
 
+// A load that ran out of memory teaches that more is needed; one that never began, as
+// others had its room, teaches nothing.
+func TestOutOfMemoryTeaches(t *testing.T) {
+	l := New()
+	l.Observe("", []Reading{device("a", 0, nobody)}, start)
+	l.Reserve(big, Plan{"a": 10 * gib}, after(time.Minute))
+	l.OutOfMemory(big, start)
+	if got := l.Least(big, start); got.Known || len(l.Reservations()) > 0 {
+		t.Errorf("a load that never began: needs %s", got)
+	}
+	l.Reserve(big, Plan{"a": 10 * gib}, after(time.Minute))
+	l.Begin(big, l.readings[""])
+	l.OutOfMemory(big, start)
+	if got := l.Least(big, after(9*time.Minute)); got != known(11*gib) {
+		t.Errorf("one that began with 10 GiB: needs %s", got)
+	}
+	if got := l.Least(big, after(10*time.Minute)); got.Known {
+		t.Errorf("10 minutes later it needs %s", got)
+	}
+}
+
 // Less than the margin is free: that has to come back first.
 func TestLacking(t *testing.T) {
 	l := New()
