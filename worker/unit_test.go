@@ -210,11 +210,18 @@ func TestPlansAnew(t *testing.T) {
 		at = at.Add(time.Second)
 		return reading{source: "b", at: at, readings: ownReadings(all)}
 	}
-	n.observe(devices(0))
+	empty := devices(0)
+	n.observe(empty)
+	first := n.promise(b, "first", nil, ledger.Plan{"y": 15 * gib})
+	first.active, first.stop = true, func(error) {}
+	begun{load: first, reading: empty}.apply(t.Context(), n)
 	l := n.promise(b, "m", nil, ledger.Plan{"x": 10 * gib})
-	n.books.Residents("b", []string{"x"}, []ledger.Resident{{Model: "other", Bytes: schemas.Known(15 * gib)}}, at)
-	n.observe(devices(15 * gib))
-	n.planAnew()
+	laid := devices(15 * gib) // the first one went to x
+	seen := look{backend: "b", began: at, models: []providers.Model{{Name: "first", State: schemas.Resident, VRAM: schemas.Known(15 * gib)}}}
+	loaded{load: first, looks: []look{seen}, reading: &laid}.apply(t.Context(), n)
+	if held := n.books.Held(first.Victim); held["x"] != 15*gib {
+		t.Errorf("the first one is on %v", held)
+	}
 	if l.plan["y"] != 10*gib || l.plan["x"] != 0 {
 		t.Errorf("planned on %v", l.plan)
 	}

@@ -209,6 +209,9 @@ func TestUnloadWaitsForJobs(t *testing.T) {
 		a, _ := k.offer(msg)
 		return !a.Accepted && strings.Contains(a.Reason, "about to be unloaded")
 	})
+	if m := modelOf(r.now(), "slow"); m.State != schemas.Installed || m.Slots != m.Busy {
+		t.Errorf("it is offered to jobs as %+v", m)
+	}
 	for wait(t, j.events).Header.Get(schemas.HeaderEvent) != string(schemas.EventEnd) {
 	}
 	m, err := answer.NextMsg(patience)
