@@ -64,8 +64,9 @@ func TestEstimateLlama(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		url, p := l.start(append([]string{"-v", "-m", dir + "/" + c.file}, strings.Fields(c.args)...)...)
+		url, p := l.start(append([]string{"-lv", "4", "-m", dir + "/" + c.file}, strings.Fields(c.args)...)...)
 		l.up(url)
+		p.says("listening") // it has printed all that came before
 		want, memory := buffers(t, p.output()), mib(schemas.Bytes(p.rss()))
 		p.signal(syscall.SIGKILL)
 		<-p.done
