@@ -3,8 +3,6 @@ package simulate
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -96,16 +94,4 @@ func checkFlow(f schemas.Flow) error {
 	f.Model = cmp.Or(f.Model, "any")
 	_, err := schemas.JobSubject(f)
 	return err
-}
-
-// checkTokens returns why n can't be how many tokens a job has.
-func checkTokens(n int) error {
-	switch {
-	case n < 0:
-		return errors.New("it is below 0")
-	case n > maxTokens:
-		return fmt.Errorf("it is above %d", maxTokens)
-	default:
-		return nil
-	}
 }
