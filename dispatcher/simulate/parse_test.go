@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,23 @@ func TestParseWorkloadRefuses(t *testing.T) {
 			t.Errorf("%q: %v, want %q", c.text, err, prefix+c.want)
 		}
 	}
+}
+
+func ExampleParseWorkload() {
+	calm, _ := ParseWorkload("poisson:rate=1/s,for=3s,tenant=a,class=interactive,model=llama3.1:8b")
+	flood, _ := ParseWorkload("flood:n=2,at=1s,tenant=b,class=batch,model=qwen3:4b")
+	for _, j := range Merge(calm(1), flood(2)) {
+		fmt.Printf("%v %s %s %s: %d tokens, then %d\n", j.At.Round(10*time.Millisecond), j.Tenant, j.Class, j.Model, j.Prompt, j.Generated)
+	}
+	// Output:
+	// 470ms a interactive llama3.1:8b: 184 tokens, then 23
+	// 600ms a interactive llama3.1:8b: 990 tokens, then 27
+	// 630ms a interactive llama3.1:8b: 277 tokens, then 67
+	// 800ms a interactive llama3.1:8b: 18 tokens, then 11
+	// 1s b batch qwen3:4b: 989 tokens, then 59
+	// 1s b batch qwen3:4b: 325 tokens, then 19
+	// 1.4s a interactive llama3.1:8b: 416 tokens, then 157
+	// 2.86s a interactive llama3.1:8b: 145 tokens, then 309
 }
 
 func FuzzParseWorkload(f *testing.F) {
