@@ -162,8 +162,11 @@ func (g *generator) check() error {
 
 // parseRate reads jobs a second.
 func parseRate(text string) (float64, error) {
-	number, unit, _ := strings.Cut(text, "/")
-	seconds, ok := map[string]float64{"": 1, "s": 1, "m": 60, "h": 3600}[unit]
+	number, unit, cut := strings.Cut(text, "/")
+	seconds, ok := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	if !cut {
+		seconds, ok = 1, true
+	}
 	rate, err := strconv.ParseFloat(number, 64)
 	if err != nil || !ok || !(rate >= 0) || math.IsInf(rate, 0) {
 		return 0, fmt.Errorf("%q: want jobs a second, minute or hour, like 2/s, 30/m or 100/h", text)

@@ -92,6 +92,7 @@ func TestParseWorkloadRefuses(t *testing.T) {
 		{"flood:n=1,tenant=a.b", `the tenant "a.b" is not 1 to 64 characters`},
 		{"flood:n=1,model=", "the model name is empty"},
 		{"poisson:rate=2/d,for=1m", `rate: "2/d": want jobs a second, minute or hour, like 2/s, 30/m or 100/h`},
+		{"poisson:rate=2/,for=1m", `rate: "2/": want jobs a second`},
 		{"poisson:rate=-2,for=1m", `rate: "-2": want jobs a second`},
 		{"poisson:rate=NaN,for=1m", `rate: "NaN": want jobs a second`},
 		{"poisson:rate=Inf,for=1m", `rate: "Inf": want jobs a second`},

@@ -33,6 +33,7 @@ func TestPercentile(t *testing.T) {
 		{thousand, 99, 990},
 		{thousand, 99.9, 999},
 		{thousand, 99.99, 1000},
+		{thousand[:750], 4.4, 33}, // 4.4*750/100 is above 33, as floats have it
 	} {
 		if got := Percentile(c.sorted, c.p); got != c.want {
 			t.Errorf("the %v-th percentile of %d values is %v, want %v", c.p, len(c.sorted), got, c.want)

@@ -56,7 +56,7 @@ func ReadTrace(r io.Reader) ([]Job, error) {
 	if len(jobs) == 0 {
 		return nil, errors.New("the trace is empty: below the names of its columns, there is no job")
 	}
-	jobs = Merge(jobs)
+	sortByTime(jobs)
 	first := jobs[0].At
 	for i := range jobs {
 		jobs[i].At -= first
