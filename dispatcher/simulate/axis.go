@@ -11,11 +11,11 @@ type scale struct {
 	low, high float64 // what stands at the ends; logarithms where log is set
 	from, to  float64 // their coordinates
 	zero, inf float64 // coordinates of what isn't between them
-	ticks     []tick
+	ticks     []axisTick
 }
 
-// A tick is a number that an axis names.
-type tick struct {
+// An axisTick is a number that an axis names.
+type axisTick struct {
 	at   float64 // coordinate
 	name string
 }
@@ -47,7 +47,7 @@ func (a Axis) scale(values []float64, from, to float64) scale {
 	}
 	if hasZero {
 		s.from += apart * (to - from)
-		s.ticks = append(s.ticks, tick{s.zero, "0"})
+		s.ticks = append(s.ticks, axisTick{s.zero, "0"})
 	}
 	if hasInf {
 		s.to -= apart * (to - from)
@@ -61,7 +61,7 @@ func (a Axis) scale(values []float64, from, to float64) scale {
 		s.linearTicks()
 	}
 	if hasInf {
-		s.ticks = append(s.ticks, tick{s.inf, "∞"})
+		s.ticks = append(s.ticks, axisTick{s.inf, "∞"})
 	}
 	return s
 }
@@ -109,7 +109,7 @@ func (s *scale) linearTicks() {
 	decimals := max(0, -int(math.Floor(math.Log10(step)+1e-9)))
 	for i := range int(last-first) + 1 {
 		v := (first + float64(i)) * step
-		s.ticks = append(s.ticks, tick{s.between(v), tickName(v, decimals)})
+		s.ticks = append(s.ticks, axisTick{s.between(v), tickName(v, decimals)})
 	}
 }
 
@@ -150,7 +150,7 @@ func (s *scale) logTicks() {
 	}
 	s.low, s.high = numbers[first], numbers[last]
 	for _, n := range numbers[first : last+1] {
-		s.ticks = append(s.ticks, tick{s.between(n), tickName(math.Pow(10, n), max(0, -int(math.Floor(n+near))))})
+		s.ticks = append(s.ticks, axisTick{s.between(n), tickName(math.Pow(10, n), max(0, -int(math.Floor(n+near))))})
 	}
 }
 
