@@ -214,7 +214,7 @@ func (f *fleet) running(k jobKey) (schemas.JobInfo, bool) {
 // why says in words why a job waits.
 func (t *term) why(k jobKey, r micro.Request) {
 	if j := t.jobs[k]; j != nil {
-		respond(r, schemas.Why{JobInfo: j.info(), Why: t.fleet.place.Why(placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Avoid: j.avoid})})
+		respond(r, schemas.Why{JobInfo: j.info(), Why: t.fleet.place.Why(j.ask(), t.fleet.ms(time.Now()))})
 		return
 	}
 	t.spawn(func() {
@@ -226,7 +226,7 @@ func (t *term) why(k jobKey, r micro.Request) {
 			return
 		}
 		t.post(func() {
-			lines := t.fleet.place.Why(placement.Ask{Model: flow.Model})
+			lines := t.fleet.place.Why(placement.Ask{Model: flow.Model, Flow: t.placed(flow)}, t.fleet.ms(time.Now()))
 			if len(lines) == 0 {
 				lines = []string{t.modelNotFound(flow.Model).Message}
 			}
@@ -239,9 +239,9 @@ func (t *term) why(k jobKey, r micro.Request) {
 func (t *term) list(tenant string) schemas.FlowList {
 	out := schemas.FlowList{Flows: []schemas.FlowInfo{}}
 	for _, f := range t.flows {
-		if f.Tenant == tenant && f.waiting+len(f.awaiting)+f.held > 0 {
+		if f.Tenant == tenant && f.Waiting()+len(f.awaiting)+f.held > 0 {
 			out.Flows = append(out.Flows, schemas.FlowInfo{
-				Class: f.Class, Model: f.Model, Waiting: f.waiting + len(f.awaiting), Running: f.held,
+				Class: f.Class, Model: f.Model, Waiting: f.Waiting() + len(f.awaiting), Running: f.held,
 			})
 		}
 	}

@@ -105,11 +105,11 @@ func (t *term) consumerMade(k *consumer, err error, now time.Time) {
 		if !errors.Is(err, context.Canceled) { // else the term is over
 			t.cfg.Logger.Warn("a flow cannot be fetched from", "flow", f.subject, "err", err)
 		}
-		for w, ok := f.delivered(0); ok; w, ok = f.delivered(0) {
+		for w, ok := f.delivered(0, now); ok; w, ok = f.delivered(0, now) {
 			t.unwant(f, w, now)
 		}
 		t.consumers.drop(k)
-		f.waiting = 0 // the next count of the stream tries again
+		f.wait(0, now) // the next count of the stream tries again
 		return
 	}
 	k.ready = true

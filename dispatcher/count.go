@@ -55,14 +55,13 @@ func (t *term) recount(subjects, before map[string]uint64, now time.Time) {
 			}
 			f = t.flowOf(subject, key)
 		}
-		if f.hints == before[subject] || f.waiting == 0 {
-			t.join(f)
+		if f.hints == before[subject] || f.Waiting() == 0 {
 			f.counted(int(n), now)
 		}
 	}
 	for subject, f := range t.flows {
 		if subjects[subject] == 0 && f.hints == before[subject] {
-			f.waiting = 0
+			f.wait(0, now)
 		}
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -42,9 +43,9 @@ type Config struct {
 	// before they end with model_not_found. 0 means 10s.
 	UnknownModelWait time.Duration
 
-	// Aging is how long a flow may go unserved before it moves up a class. 0
-	// means 30s.
-	Aging time.Duration
+	// Policy is how jobs share models and memory. The zero Policy means
+	// placement.DefaultPolicy.
+	Policy placement.Policy
 
 	// Weights are the shares of tenants. A tenant that isn't there has 1.
 	Weights map[string]float64
@@ -66,7 +67,7 @@ func (c Config) withDefaults() Config {
 	c.ID = cmp.Or(c.ID, nuid.Next())
 	c.Version = cmp.Or(c.Version, "0.0.0")
 	c.UnknownModelWait = cmp.Or(c.UnknownModelWait, 10*time.Second)
-	c.Aging = cmp.Or(c.Aging, 30*time.Second)
+	c.Policy = cmp.Or(c.Policy, placement.DefaultPolicy())
 	c.Consumers = cmp.Or(c.Consumers, 256)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

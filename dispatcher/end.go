@@ -52,7 +52,7 @@ func (t *term) giveBack(j *job, delay time.Duration) {
 		if err := broker.Nak(ctx, t.nc, j.ack, delay); err != nil {
 			return err
 		}
-		t.post(func() { f.arrived(time.Now()) })
+		t.post(func() { f.returned(time.Now()) })
 		return nil
 	})
 }

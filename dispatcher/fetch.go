@@ -58,7 +58,7 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 	}
 	t.pulling = max(0, t.pulling-1)
 	f := k.flow
-	w, ok := f.empty()
+	w, ok := f.empty(now)
 	if ok {
 		t.unwant(f, w, now)
 	}
@@ -66,7 +66,7 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 	case "404", "408": // empty
 	case "503": // the consumer is gone: inactive for too long, or deleted
 		t.consumers.drop(k)
-		f.waiting++
+		f.wait(f.Waiting()+1, now)
 	default:
 		t.cfg.Logger.Debug("a pull failed", "flow", f.subject, "status", m.Header.Get("Status"), "description", m.Header.Get("Description"))
 	}
@@ -94,7 +94,7 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 		t.cfg.Logger.Error("a delivery without metadata", "subject", m.Subject, "err", err)
 		return
 	}
-	w, wanted := f.delivered(left)
+	w, wanted := f.delivered(left, now)
 	j.promise, j.cost = w.promise, w.cost
 	f.held++
 	if !t.hold(j, now) {

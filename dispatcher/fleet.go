@@ -22,8 +22,9 @@ const restAtMost = time.Second
 // what it promised since. It belongs to the goroutine of Run.
 type fleet struct {
 	nodes map[string]*node
-	place placement.Fleet
-	next  uint64 // id of the next promise
+	place *placement.Scheduler
+	began time.Time // from which its times count
+	next  uint64    // id of the next promise
 }
 
 // A node is the last state of a worker and what it was promised.
@@ -48,7 +49,15 @@ type promise struct {
 	offered bool // the node's reports may count the slot
 }
 
-func newFleet() *fleet { return &fleet{nodes: map[string]*node{}} }
+func newFleet() *fleet {
+	return &fleet{
+		nodes: map[string]*node{}, began: time.Now(),
+		place: placement.NewScheduler(placement.NewFleet(), placement.DefaultPolicy()),
+	}
+}
+
+// ms is a time as placement has it.
+func (f *fleet) ms(now time.Time) int64 { return now.Sub(f.began).Milliseconds() }
 
 // observe replaces what is known of a node, and reports whether it is another
 // boot of it: whatever the old one ran is lost. A state older than the last is
@@ -210,7 +219,7 @@ func (f *fleet) refresh(id string, now time.Time) {
 		p.Backends = append(p.Backends, n.backend(b, now))
 	}
 	n.loadPromised(p)
-	f.place.Set(p)
+	f.place.Set(p, f.ms(now))
 }
 
 // backend returns what placement needs to know of a backend. Its cost is that of

@@ -39,7 +39,7 @@ func TestFleetNeverPromisesASlotTwice(t *testing.T) {
 		var running []*promise
 		t.Repeat(map[string]func(*rapid.T){
 			"place": func(t *rapid.T) {
-				c, ok := f.place.Choose(placement.Ask{Model: "m"})
+				c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 				if !ok {
 					return
 				}
@@ -73,7 +73,7 @@ func TestFleetNeverPromisesASlotTwice(t *testing.T) {
 		f.observe(state(), now)
 		free := 0
 		for {
-			c, ok := f.place.Choose(placement.Ask{Model: "m"})
+			c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 			if !ok {
 				break
 			}
@@ -100,19 +100,19 @@ func TestPromisedLoadTakesMemory(t *testing.T) {
 		}}},
 	}
 	f.observe(s, now)
-	c, ok := f.place.Choose(placement.Ask{Model: "m"})
+	c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 	if !ok || !c.Load {
 		t.Fatalf("Choose = %+v, %v", c, ok)
 	}
 	p := f.promise(c, now)
-	if c, ok := f.place.Choose(placement.Ask{Model: "n"}); ok {
+	if c, ok := f.place.Choose(placement.Ask{Model: "n"}, f.ms(now)); ok {
 		t.Errorf("n was placed too: %+v", c)
 	}
-	if c, ok := f.place.Choose(placement.Ask{Model: "m"}); !ok || c.Load {
+	if c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now)); !ok || c.Load {
 		t.Errorf("a second job of m: %+v, %v; want it to share the load", c, ok)
 	}
 	f.release(p, now)
-	if _, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok {
+	if _, ok := f.place.Choose(placement.Ask{Model: "n"}, f.ms(now)); !ok {
 		t.Error("the memory of a promise that was taken back is not there")
 	}
 }
@@ -131,7 +131,7 @@ func TestPromisedLoadIsCountedOnce(t *testing.T) {
 		}}},
 	}
 	f.observe(s, now)
-	c, _ := f.place.Choose(placement.Ask{Model: "m"})
+	c, _ := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 	f.promise(c, now)
 	kept := *s
 	kept.Seq, kept.Devices = 1, []schemas.Device{{ID: "d", Available: schemas.Known(18 * schemas.GiB)}}
@@ -139,10 +139,10 @@ func TestPromisedLoadIsCountedOnce(t *testing.T) {
 	kept.Backends[0].Models = slices.Clone(s.Backends[0].Models)
 	kept.Backends[0].Models[0].State = schemas.Loading
 	f.observe(&kept, now)
-	if c, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok || !c.Load {
+	if c, ok := f.place.Choose(placement.Ask{Model: "n"}, f.ms(now)); !ok || !c.Load {
 		t.Errorf("n was not placed: %+v", c)
 	}
-	if c, ok := f.place.Choose(placement.Ask{Model: "m"}); !ok || c.Load {
+	if c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now)); !ok || c.Load {
 		t.Errorf("a second job of m: %+v, %v; want it to share the load", c, ok)
 	}
 }
@@ -165,18 +165,18 @@ func TestPromisedEvictionMakesRoomOnce(t *testing.T) {
 			}},
 		},
 	}, now)
-	c, ok := f.place.Choose(placement.Ask{Model: "m"})
+	c, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 	if !ok || len(c.Evict) != 1 {
 		t.Fatalf("Choose = %+v, %v", c, ok)
 	}
 	f.promise(c, now)
-	if c, ok := f.place.Choose(placement.Ask{Model: "o"}); ok {
+	if c, ok := f.place.Choose(placement.Ask{Model: "o"}, f.ms(now)); ok {
 		t.Errorf("8 GiB of the 7 that are left: %+v", c)
 	}
-	if c, ok := f.place.Choose(placement.Ask{Model: "n"}); !ok || len(c.Evict) > 0 {
+	if c, ok := f.place.Choose(placement.Ask{Model: "n"}, f.ms(now)); !ok || len(c.Evict) > 0 {
 		t.Errorf("Choose = %+v, %v; want the 7 GiB that are left", c, ok)
 	}
-	if c, ok := f.place.Choose(placement.Ask{Model: "v"}); ok && !c.Load {
+	if c, ok := f.place.Choose(placement.Ask{Model: "v"}, f.ms(now)); ok && !c.Load {
 		t.Errorf("a job goes to the model that makes room: %+v", c)
 	}
 }
@@ -192,7 +192,7 @@ func TestTheCheaperAPIFirst(t *testing.T) {
 		}
 	}
 	f.observe(&schemas.NodeState{Node: "a", Boot: "b", Seq: 1, Backends: []schemas.Backend{hosted("a", 1, 9), hosted("b", 3, 5), hosted("c", 9, 1)}}, time.Now())
-	if c, _ := f.place.Choose(placement.Ask{Model: "m"}); c.Backend != "b" {
+	if c, _ := f.place.Choose(placement.Ask{Model: "m"}, 0); c.Backend != "b" {
 		t.Errorf("Choose = %+v", c)
 	}
 }
@@ -207,12 +207,12 @@ func TestNewBootForgetsPromises(t *testing.T) {
 		}}}
 	}
 	f.observe(state("b1"), now)
-	c, _ := f.place.Choose(placement.Ask{Model: "m"})
+	c, _ := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
 	f.promise(c, now)
 	if !f.observe(state("b2"), now) {
 		t.Error("another boot was not noticed")
 	}
-	if _, ok := f.place.Choose(placement.Ask{Model: "m"}); !ok {
+	if _, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now)); !ok {
 		t.Error("the slot of the old boot's job is still taken")
 	}
 }

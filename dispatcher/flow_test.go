@@ -5,18 +5,26 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/vramjet/vramjet/schemas"
 )
+
+// newFlow is a flow of a fleet without nodes.
+func newFlow() *flow {
+	f := newFleet()
+	return &flow{Flow: f.place.Flow(schemas.Flow{Tenant: "t", Class: schemas.Normal, Model: "m"}, 1), fleet: f}
+}
 
 // TestFlowFindsEveryJob: whatever hints are lost or late, a flow that is counted
 // and pulled from until it seems empty leaves no job behind.
 func TestFlowFindsEveryJob(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Now()
-		f := &flow{}
+		f := newFlow()
 		queued, late := 0, 0 // jobs in the stream that nobody has; hints on their way
 		pull := func() {
-			for f.waiting > 0 {
-				f.waiting--
+			for f.Waiting() > 0 {
+				f.wait(f.Waiting()-1, now)
 				f.awaiting = append(f.awaiting, want{hints: f.hints, sent: now})
 			}
 		}
@@ -26,10 +34,10 @@ func TestFlowFindsEveryJob(t *testing.T) {
 			}
 			if queued > 0 {
 				queued--
-				f.delivered(queued)
+				f.delivered(queued, now)
 				f.held++
 			} else {
-				f.empty()
+				f.empty(now)
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -52,8 +60,8 @@ func TestFlowFindsEveryJob(t *testing.T) {
 			"answer": func(*rapid.T) { answer() },
 			"count":  func(*rapid.T) { f.counted(queued+f.held, now) },
 			"": func(t *rapid.T) {
-				if f.waiting < 0 || f.held < 0 {
-					t.Fatalf("waiting %d, held %d", f.waiting, f.held)
+				if f.Waiting() < 0 || f.held < 0 {
+					t.Fatalf("waiting %d, held %d", f.Waiting(), f.held)
 				}
 			},
 		})
@@ -69,23 +77,6 @@ func TestFlowFindsEveryJob(t *testing.T) {
 	})
 }
 
-func TestFlowLearnsItsCost(t *testing.T) {
-	f := &flow{}
-	if f.cost() != 1 {
-		t.Errorf("the cost of an unknown flow is %v", f.cost())
-	}
-	for range 100 {
-		f.learn(4 * time.Second)
-	}
-	if c := f.cost(); c < 3.9 || c > 4.1 {
-		t.Errorf("the cost is %v, want 4", c)
-	}
-	f.waiting = 10
-	if w := f.waitMS(5); w < 7800 || w > 8200 {
-		t.Errorf("10 jobs of 4s on 5 slots wait %d ms, want 8000", w)
-	}
-}
-
 func TestNearest(t *testing.T) {
 	got := nearest("llama3.3", []string{"phi4", "qwen3", "llama3.2", "llama3.1:8b"}, 2)
 	if len(got) != 2 || got[0] != "llama3.2" {
@@ -97,17 +88,17 @@ func TestNearest(t *testing.T) {
 // that came after it was sent.
 func TestEmptyPullKeepsLaterHints(t *testing.T) {
 	now := time.Now()
-	f := &flow{}
+	f := newFlow()
 	f.arrived(now)
-	f.waiting--
+	f.wait(f.Waiting()-1, now)
 	f.awaiting = append(f.awaiting, want{hints: f.hints, sent: now})
 	f.arrived(now)
-	if f.empty(); f.waiting != 1 {
-		t.Errorf("%d jobs wait, want the one that came after the pull", f.waiting)
+	if f.empty(now); f.Waiting() != 1 {
+		t.Errorf("%d jobs wait, want the one that came after the pull", f.Waiting())
 	}
-	f.waiting--
+	f.wait(f.Waiting()-1, now)
 	f.awaiting = append(f.awaiting, want{hints: f.hints, sent: now})
-	if f.empty(); f.waiting != 0 {
-		t.Errorf("%d jobs wait, want none", f.waiting)
+	if f.empty(now); f.Waiting() != 0 {
+		t.Errorf("%d jobs wait, want none", f.Waiting())
 	}
 }

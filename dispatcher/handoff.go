@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/broker"
-	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -197,18 +196,18 @@ func (t *term) placeParked(now time.Time) {
 	parked := t.parked
 	t.parked = nil
 	for _, j := range parked {
-		ask := placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Avoid: j.avoid}
-		choice, ok := t.fleet.place.Choose(ask)
+		ask := j.ask()
+		choice, ok := t.fleet.place.Choose(ask, t.fleet.ms(now))
 		if !ok && len(j.avoid) > 0 { // better there than nowhere
 			ask.Avoid = nil
-			choice, ok = t.fleet.place.Choose(ask)
+			choice, ok = t.fleet.place.Choose(ask, t.fleet.ms(now))
 		}
 		if !ok {
 			t.parked = append(t.parked, j)
 			continue
 		}
-		j.promise, j.cost = t.fleet.promise(choice, now), j.flow.cost()
-		t.clocks[j.Flow.Class].Serve(j.flow.share, j.cost, j.flow.weight)
+		j.promise, j.cost = t.fleet.promise(choice, now), j.flow.Cost()
+		t.fleet.place.TrueUp(j.flow.Flow, 0, j.cost)
 		t.hand(j, now)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -36,6 +37,11 @@ type job struct {
 	avoid     []string // places that turned it away
 }
 
+// ask is what the job needs of a node.
+func (j *job) ask() placement.Ask {
+	return placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Flow: j.flow.Flow, Avoid: j.avoid}
+}
+
 func (j *job) key() jobKey { return jobKey{j.Flow.Tenant, j.ID} }
 
 // readDelivery reads a delivery of flow f. The error is why the job can't be run;
@@ -49,7 +55,7 @@ func readDelivery(m *nats.Msg, f *flow, sent time.Time, replies []string) (j *jo
 		flow: f, msg: m, ack: m.Reply, seq: meta.Sequence.Stream,
 		attempt: meta.NumDelivered, at: meta.Timestamp, lease: sent.Add(broker.AckWait),
 	}
-	j.Job, err = schemas.ReadJob(m.Header.Get, m.Data, f.Flow, j.seq, replies)
+	j.Job, err = schemas.ReadJob(m.Header.Get, m.Data, f.Flow.Flow, j.seq, replies)
 	return j, int(meta.NumPending), err
 }
 

@@ -42,7 +42,7 @@ func (t *term) sweep(now time.Time) {
 func (t *term) dropLostPulls(now time.Time) {
 	for _, f := range t.flows {
 		for len(f.awaiting) > 0 && !f.awaiting[0].sent.IsZero() && now.Sub(f.awaiting[0].sent) > pullTimeout {
-			w, _ := f.empty()
+			w, _ := f.empty(now)
 			t.pulling = max(0, t.pulling-1)
 			t.unwant(f, w, now)
 		}
@@ -52,22 +52,25 @@ func (t *term) dropLostPulls(now time.Time) {
 // sweepFlows ends the jobs of models that nobody has, and forgets the flows that
 // hold nothing.
 func (t *term) sweepFlows(now time.Time) {
-	wanted := map[string]bool{}
 	for subject, f := range t.flows {
-		busy := f.waiting > 0 || len(f.awaiting) > 0
+		busy := f.Waiting() > 0 || len(f.awaiting) > 0
 		switch {
 		case !busy && f.held == 0 && f.consumer == nil:
 			delete(t.flows, subject)
+			delete(t.byKey, f.Flow.Flow)
+			t.fleet.place.Forget(f.Flow)
 		case !busy || t.fleet.place.Serves(f.Model, ""):
 			f.unknown = time.Time{}
-			wanted[f.Model] = wanted[f.Model] || f.waiting > 0
 		case f.unknown.IsZero():
 			f.unknown = now
 		case now.Sub(f.unknown) >= t.cfg.UnknownModelWait:
 			t.endUnknown(f, now)
 		}
 	}
-	t.fleet.place.SetWanted(wanted)
+	for _, f := range t.paused {
+		t.fleet.place.Pause(f.Flow, "", t.fleet.ms(now))
+	}
+	t.paused = t.paused[:0]
 }
 
 // endUnknown has jobs fetched that are to end, a few at a time.
@@ -75,8 +78,8 @@ func (t *term) endUnknown(f *flow, now time.Time) {
 	if f.consumer == nil && !t.consumers.open(t, f, now) {
 		return
 	}
-	for f.waiting > 0 && len(f.awaiting)+f.held < endingAtOnce {
-		f.waiting--
+	for f.Waiting() > 0 && len(f.awaiting)+f.held < endingAtOnce {
+		f.wait(f.Waiting()-1, now)
 		f.awaiting = append(f.awaiting, want{})
 	}
 	t.fetch(f, now)

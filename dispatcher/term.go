@@ -26,13 +26,12 @@ type term struct {
 	inbox   string
 
 	flows     map[string]*flow           // by subject
+	byKey     map[schemas.Flow]*flow     // the same
+	paused    []*flow                    // of those, the ones that are not served until the next sweep
 	jobs      map[jobKey]*job            // fetched, and not over as far as known
 	running   map[string]map[jobKey]*job // of those, the ones that a node has, by node
 	parked    []*job                     // of those, the ones that look for another place
 	consumers consumers
-	shares    map[shareKey]*placement.Share
-	clocks    map[schemas.Class]*placement.Clock
-	turn      uint64 // counts jobs given to nodes
 	offers    map[uint64]*offer
 	lastOffer uint64
 
@@ -44,11 +43,6 @@ type term struct {
 	clearing bool // poison is being looked for
 	extended time.Time
 	marks    map[jobKey]time.Time // cancelled while queued, and when
-}
-
-type shareKey struct {
-	tenant string
-	class  schemas.Class
 }
 
 // voided says up to which attempt a job's runs are void, and since when.
@@ -66,14 +60,11 @@ type avoided struct {
 func newTerm(d *Dispatcher, t takeover) *term {
 	m := &term{
 		Dispatcher: d, ctx: t.ctx, over: t.over, inbox: d.nc.NewInbox(),
-		flows: map[string]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
+		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
-		shares:    map[shareKey]*placement.Share{}, clocks: map[schemas.Class]*placement.Clock{},
-		offers: map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
+		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
-	for _, c := range schemas.Classes {
-		m.clocks[c] = &placement.Clock{}
-	}
+	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy)
 	if err := m.open(); err != nil {
 		d.cfg.Logger.Error("cannot lead", "err", err)
 		m.close(time.Now())
@@ -139,14 +130,8 @@ func (t *term) step(now time.Time) (ended bool) {
 func (t *term) flowOf(subject string, key schemas.Flow) *flow {
 	f := t.flows[subject]
 	if f == nil {
-		k := shareKey{key.Tenant, key.Class}
-		if t.shares[k] == nil {
-			t.shares[k] = &placement.Share{}
-		}
-		f = &flow{Flow: key, subject: subject, share: t.shares[k], weight: 1}
-		if w := t.cfg.Weights[key.Tenant]; w > 0 {
-			f.weight = w
-		}
+		f = &flow{Flow: t.fleet.place.Flow(key, t.cfg.Weights[key.Tenant]), fleet: t.fleet, subject: subject}
+		t.byKey[key] = f
 		t.flows[subject] = f
 	}
 	return f
@@ -164,15 +149,15 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 		}
 		f = t.flowOf(subject, key)
 	}
-	t.join(f)
 	f.arrived(now)
 }
 
-// join has the tenant of a flow that waited for nothing catch up with the others.
-func (t *term) join(f *flow) {
-	if f.waiting == 0 && len(f.awaiting) == 0 && f.held == 0 {
-		t.clocks[f.Class].Join(f.share)
+// placed is what the scheduler knows of a flow; nil where it knows none.
+func (t *term) placed(key schemas.Flow) *placement.Flow {
+	if f := t.byKey[key]; f != nil {
+		return f.Flow
 	}
+	return nil
 }
 
 // plan gives free slots to jobs until there are no more of either: first to jobs
@@ -180,55 +165,26 @@ func (t *term) join(f *flow) {
 // is fetched after the decision.
 func (t *term) plan(now time.Time) {
 	t.placeParked(now)
-	ready := make([]*flow, 0, len(t.flows))
-	for _, f := range t.flows {
-		if f.waiting > 0 && f.unknown.IsZero() {
-			ready = append(ready, f)
+	for {
+		f, choice, ok := t.fleet.place.Next(t.fleet.ms(now))
+		if !ok {
+			return
 		}
-	}
-	for len(ready) > 0 {
-		i := t.first(ready, now)
-		f := ready[i]
-		if !t.serve(f, now) || f.waiting == 0 {
-			ready[i] = ready[len(ready)-1]
-			ready = ready[:len(ready)-1]
-		}
+		t.serve(t.byKey[f.Flow], choice, now)
 	}
 }
 
-// first returns the index of the flow whose turn it is.
-func (t *term) first(ready []*flow, now time.Time) int {
-	best, claim := 0, t.claim(ready[0], now)
-	for i, f := range ready[1:] {
-		if c := t.claim(f, now); placement.CompareClaims(c, claim) < 0 {
-			best, claim = i+1, c
-		}
+// serve promises a slot to the next job of a flow and has it fetched. A flow that
+// cannot be fetched from now waits for the next sweep.
+func (t *term) serve(f *flow, choice placement.Choice, now time.Time) {
+	if f.consumer == nil && !t.consumers.open(t, f, now) {
+		t.fleet.place.Pause(f.Flow, "too many flows are served at once: it has its turn soon", t.fleet.ms(now))
+		t.paused = append(t.paused, f)
+		return
 	}
-	return best
-}
-
-func (t *term) claim(f *flow, now time.Time) placement.Claim {
-	return placement.Claim{
-		Class: f.Class, Tag: f.share.Tag, Sequence: f.served,
-		IdleMS: now.Sub(f.since).Milliseconds(), AgingMS: t.cfg.Aging.Milliseconds(),
-	}
-}
-
-// serve promises a slot to the next job of a flow and has it fetched. It reports
-// false where no node can take one now.
-func (t *term) serve(f *flow, now time.Time) bool {
-	choice, ok := t.fleet.place.Choose(placement.Ask{Model: f.Model, WaitMS: f.waitMS(t.fleet.place.Slots(f.Model))})
-	if !ok || f.consumer == nil && !t.consumers.open(t, f, now) {
-		return false
-	}
-	cost := f.cost()
-	t.clocks[f.Class].Serve(f.share, cost, f.weight)
-	t.turn++
-	f.served, f.since = t.turn, now
-	f.waiting--
+	cost := t.fleet.place.Serve(f.Flow, t.fleet.ms(now))
 	f.awaiting = append(f.awaiting, want{promise: t.fleet.promise(choice, now), cost: cost})
 	t.fetch(f, now)
-	return true
 }
 
 // reported reconciles what the leader believes of a node's jobs with its report.
@@ -265,8 +221,8 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 		return
 	}
 	busy := time.Duration(d.BusyMS) * time.Millisecond
-	j.flow.learn(busy)
-	j.flow.share.TrueUp(j.cost, busy.Seconds(), j.flow.weight)
+	t.fleet.place.Learn(j.flow.Flow, busy.Seconds())
+	t.fleet.place.TrueUp(j.flow.Flow, j.cost, busy.Seconds())
 	if d.Code != "" && d.RetryMS >= 0 {
 		t.retry(k, j, d, now)
 	}
@@ -283,7 +239,7 @@ func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
 	}
 	f, delay := j.flow, time.Duration(d.RetryMS)*time.Millisecond
 	for _, late := range nakTakes {
-		time.AfterFunc(delay+late, func() { t.post(func() { f.arrived(time.Now()) }) })
+		time.AfterFunc(delay+late, func() { t.post(func() { f.returned(time.Now()) }) })
 	}
 }
 
@@ -328,7 +284,7 @@ func (t *term) leasesOut(node string, now time.Time) {
 	for k, j := range t.running[node] {
 		t.voided[k] = voided{j.attempt, now}
 		t.forgetJob(k, j, now)
-		j.flow.arrived(now)
+		j.flow.returned(now)
 	}
 }
 

@@ -26,12 +26,13 @@ func TestArrows(t *testing.T) {
 		"broker/embedded":        {},
 		"broker/brokertest":      {"broker", "broker/embedded"},
 		"dispatcher/placement":   {"gpu/ledger", "schemas"},
+		"dispatcher/simulate":    {"dispatcher/placement", "gpu/ledger", "schemas"},
 		"dispatcher":             {"broker", "dispatcher/placement", "gpu/ledger", "schemas"},
 		"worker":                 {"broker", "gpu", "gpu/estimate", "gpu/ledger", "providers", "schemas"},
 		"client":                 {"schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "dispatcher", "dispatcher/placement", "dispatcher/simulate", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 	"github.com/vramjet/vramjet/worker"
 )
@@ -27,6 +29,8 @@ nats: {url: "nats://127.0.0.1:4222"}
 http: 127.0.0.1:7433
 policy:
   aging: 30s
+  affinity_lag: auto
+  max_model_wait: {interactive: 2m, normal: 5m, batch: 30m}
   unknown_model_wait: 10s
 `
 
@@ -114,8 +118,52 @@ type Tenant struct {
 
 // Policy tunes the dispatcher.
 type Policy struct {
-	Aging            time.Duration `koanf:"aging"`              // a flow that was not served for so long moves up a class
-	UnknownModelWait time.Duration `koanf:"unknown_model_wait"` // how long a job waits for a node with its model
+	Aging              time.Duration `koanf:"aging"`               // a class of a model that was not served for so long moves up a class, for one job
+	AffinityLag        Lag           `koanf:"affinity_lag"`        // for how long a model in memory is kept against jobs of its class that wait for others
+	MaxModelWait       ModelWait     `koanf:"max_model_wait"`      // how long a job waits for its model to be loaded, by its class
+	InteractiveReserve int           `koanf:"interactive_reserve"` // slots of each model that jobs of the class batch leave free
+	UnknownModelWait   time.Duration `koanf:"unknown_model_wait"`  // how long a job waits for a node with its model
+}
+
+// ModelWait is a time for each class. 0: no limit.
+type ModelWait struct {
+	Interactive time.Duration `koanf:"interactive"`
+	Normal      time.Duration `koanf:"normal"`
+	Batch       time.Duration `koanf:"batch"`
+}
+
+// Lag is an amount of slot-seconds, as it is written: a duration, or auto.
+type Lag string
+
+// slotSeconds returns the amount that is written. 0: auto.
+func (l Lag) slotSeconds() (float64, error) {
+	if l == "" || l == "auto" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(string(l))
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is neither auto nor slot-seconds such as 800s", l)
+	}
+	if d == 0 {
+		return -1, nil // nothing is kept
+	}
+	return d.Seconds(), nil
+}
+
+// placement returns what the dispatcher is to do, of a policy that was checked.
+func (p *Policy) placement() placement.Policy {
+	lag, err := p.AffinityLag.slotSeconds()
+	if err != nil {
+		lag = 0
+	}
+	return placement.Policy{
+		AgingMS: p.Aging.Milliseconds(), AffinityLag: lag, InteractiveReserve: p.InteractiveReserve,
+		MaxModelWaitMS: placement.PerClass[int64]{
+			Interactive: p.MaxModelWait.Interactive.Milliseconds(),
+			Normal:      p.MaxModelWait.Normal.Milliseconds(),
+			Batch:       p.MaxModelWait.Batch.Milliseconds(),
+		},
+	}
 }
 
 // models returns what the worker is to know of models.

@@ -36,7 +36,7 @@ backends:
   - {name: 007, kind: vllm, url: "http://127.0.0.1:8000", devices: [0, 1], models: one}
 models: {"llama3.3:70b": {need: 44GiB, pin: true}, "qwen3:*": {need: 1073741824, pin: false}, 7: {pin: true}}
 tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
-policy: {aging: 15s, unknown_model_wait: 5s}
+policy: {aging: 15s, affinity_lag: 800s, max_model_wait: {interactive: 90s}, interactive_reserve: 1, unknown_model_wait: 5s}
 `
 
 func writeFile(t *testing.T, name, text string) string {
@@ -69,7 +69,10 @@ func TestConfigFull(t *testing.T) {
 		},
 		Models:  map[string]Model{"llama3.3:70b": {Need: "44GiB", Pin: true}, "qwen3:*": {Need: "1073741824"}, "7": {Pin: true}},
 		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}, "7": {Weight: 1}},
-		Policy:  Policy{Aging: 15 * time.Second, UnknownModelWait: 5 * time.Second},
+		Policy: Policy{
+			Aging: 15 * time.Second, AffinityLag: "800s", InteractiveReserve: 1, UnknownModelWait: 5 * time.Second,
+			MaxModelWait: ModelWait{Interactive: 90 * time.Second, Normal: 5 * time.Minute, Batch: 30 * time.Minute},
+		},
 	}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -126,7 +129,7 @@ func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "node: a\nnats:\n  urll: x\n", `v.yaml:3: unknown key "nats.urll": did you mean "nats.url"?`},
 		{"unknown at the top", "backend: []\n", `v.yaml:1: unknown key "backend": did you mean "backends"?`},
-		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, unknown_model_wait`},
+		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, affinity_lag, max_model_wait, interactive_reserve, unknown_model_wait`},
 		{"unknown in a list", "backends:\n- name: a\n  kind: sim\n  slot: 1\n", `v.yaml:4: unknown key "backends[0].slot": did you mean "backends[0].slots"?`},
 		{"a key in the file", "backends:\n- {name: a, kind: openai, key: sk-1}\n", `v.yaml:2: unknown key "backends[0].key"`},
 		{"prefix", "nats: {prefix: vj.v1}\n", `v.yaml:1: unknown key "nats.prefix"`},
@@ -136,6 +139,8 @@ func TestConfigErrors(t *testing.T) {
 		{"no file", "- a\n", "v.yaml:1: the configuration is a list"},
 		{"number", "backends:\n- name: a\n  kind: sim\n  slots: many\n", `v.yaml:4: backends[0].slots: "many" is wrong: want a whole number`},
 		{"duration", "policy: {aging: 30}\n", `v.yaml:1: policy.aging: "30" is wrong: want a duration such as 90s`},
+		{"lag", "policy: {affinity_lag: much}\n", `v.yaml:1: policy.affinity_lag: "much" is neither auto nor slot-seconds such as 800s`},
+		{"negative reserve", "policy: {interactive_reserve: -1}\n", `v.yaml:1: policy.interactive_reserve: it is negative`},
 		{"negative duration", "policy: {aging: -30s}\n", `v.yaml:1: policy.aging: "-30s" is wrong`},
 		{"twice", "node: a\nhttp: \"off\"\nnode: b\n", "v.yaml:3: node is set twice, the first time in line 1"},
 		{"alias", "node: &a x\nhttp: *a\n", "v.yaml:2: http is an alias: write it out"},

@@ -43,6 +43,7 @@ func validate(cfg *Config, from sources) error {
 	for name, t := range cfg.Tenants {
 		v.tenant(name, t)
 	}
+	v.policy(&cfg.Policy)
 	slices.SortFunc(v.problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(v.problems...)
 }
@@ -182,6 +183,15 @@ func (v *validator) tenant(name string, t Tenant) {
 	}
 	if !(t.Weight >= 0) {
 		v.fail(key+".weight", "it is negative")
+	}
+}
+
+func (v *validator) policy(p *Policy) {
+	if _, err := p.AffinityLag.slotSeconds(); err != nil {
+		v.fail("policy.affinity_lag", "%s", err)
+	}
+	if p.InteractiveReserve < 0 {
+		v.fail("policy.interactive_reserve", "it is negative")
 	}
 }
 

@@ -76,7 +76,7 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 		consumers = 100 // each is a Raft group then
 	}
 	d, err := dispatcher.New(nc, dispatcher.Config{
-		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Aging: cfg.Policy.Aging,
+		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Policy: cfg.Policy.placement(),
 		Weights: weights, Consumers: consumers, Logger: log,
 	})
 	if err != nil {

@@ -49,12 +49,21 @@ func model(name string, state schemas.ModelState, need schemas.Bytes, busy int) 
 	return m
 }
 
-func fleetOf(nodes ...*Node) *Fleet {
-	f := &Fleet{}
+// fleetOf is a scheduler of a fleet that was there from the beginning.
+func fleetOf(nodes ...*Node) *Scheduler {
+	f := NewFleet()
 	for _, n := range nodes {
-		f.Set(n)
+		f.Set(n, 0)
 	}
-	return f
+	return NewScheduler(f, DefaultPolicy())
+}
+
+// waits has jobs wait for a model that take a second each.
+func (s *Scheduler) waits(model string, jobs int) *Scheduler {
+	f := s.Flow(schemas.Flow{Tenant: "t", Class: schemas.Normal, Model: model}, 1)
+	s.Learn(f, 1)
+	s.Arrive(f, jobs, 0)
+	return s
 }
 
 func TestChoose(t *testing.T) {
@@ -63,7 +72,7 @@ func TestChoose(t *testing.T) {
 	installed := phi(schemas.Installed, 0)
 
 	for name, tt := range map[string]struct {
-		fleet *Fleet
+		fleet *Scheduler
 		ask   Ask
 		want  Choice // zero: none
 	}{
@@ -101,8 +110,8 @@ func TestChoose(t *testing.T) {
 		"a busy model is never evicted": {
 			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1))), Ask{Model: "phi"}, Choice{},
 		},
-		"a wanted model is never evicted": {
-			fleetOf(gpu("a", 24*gib, 4*gib, installed, with(qwen(0), func(m *Model) { m.Wanted = true }))),
+		"a model that somebody waits for is not evicted": {
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0))).waits("qwen", 1),
 			Ask{Model: "phi"},
 			Choice{},
 		},
@@ -145,13 +154,13 @@ func TestChoose(t *testing.T) {
 			Choice{Node: "a", Backend: "b", Model: "phi", Load: true},
 		},
 		"a full copy is worth another where the wait is longer than the load": {
-			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
-			Ask{Model: "phi", WaitMS: 5000},
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)).waits("phi", 10),
+			Ask{Model: "phi"},
 			Choice{Node: "b", Backend: "b", Model: "phi", Load: true},
 		},
 		"and is not where it is shorter": {
-			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)),
-			Ask{Model: "phi", WaitMS: 500},
+			fleetOf(gpu("a", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("b", 24*gib, 20*gib, installed)).waits("phi", 1),
+			Ask{Model: "phi"},
 			Choice{},
 		},
 		"a hosted API is the last choice": {
@@ -194,10 +203,10 @@ func TestChoose(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, ok := tt.fleet.Choose(tt.ask)
+			got, ok := tt.fleet.Choose(tt.ask, 0)
 			got.Plan = nil // see TestChooseKeepsItsPromises
 			if diff := cmp.Diff(tt.want, got); diff != "" || ok != (tt.want.Node != "") {
-				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Why(tt.ask))
+				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Why(tt.ask, 0))
 			}
 		})
 	}
@@ -208,12 +217,13 @@ func TestChoose(t *testing.T) {
 func TestChooseKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nodes := drawNodes(t)
-		ask := Ask{Model: rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "ask"), WaitMS: rapid.Int64Range(0, 3000).Draw(t, "wait")}
-		f := fleetOf(nodes...)
-		got, ok := f.Choose(ask)
+		ask := Ask{Model: rapid.SampledFrom([]string{"A", "B", "C"}).Draw(t, "ask")}
+		jobs := rapid.IntRange(0, 6).Draw(t, "waiting")
+		f := fleetOf(nodes...).waits(ask.Model, jobs)
+		got, ok := f.Choose(ask, 0)
 
 		slices.Reverse(nodes)
-		if again, _ := fleetOf(nodes...).Choose(ask); !cmp.Equal(again, got) {
+		if again, _ := fleetOf(nodes...).waits(ask.Model, jobs).Choose(ask, 0); !cmp.Equal(again, got) {
 			t.Fatalf("the order of the nodes matters: %+v, then %+v", got, again)
 		}
 		if !ok {
@@ -228,7 +238,7 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 				t.Fatalf("%+v has no slot: %+v", got, m)
 			case m.Name == ask.Model && (m.State == schemas.Installed) != got.Load:
 				t.Fatalf("%+v, but the model is %s", got, m.State)
-			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}) && (m.Busy > 0 || m.State != schemas.Resident || m.Wanted || m.Pinned):
+			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}) && (m.Busy > 0 || m.State != schemas.Resident || m.Pinned):
 				t.Fatalf("%+v evicts %+v", got, m)
 			case slices.Contains(got.Evict, schemas.Victim{Backend: "b", Model: m.Name}):
 				room += m.Held["d0"].Minus(lacking)
@@ -243,24 +253,18 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 		if n.Closed != "" {
 			t.Fatalf("%+v chose a closed node", got)
 		}
-		for _, p := range f.places[ask.Model] {
-			o, why := consider(p, ask)
-			if is := chosen(f, got); why == "" && o.way == is.way && len(o.choice.Evict) == len(got.Evict) && o.cost < is.cost {
-				t.Fatalf("%+v costs %v, and %+v %v", got, is.cost, o.choice, o.cost)
+		is := chosen(f, got)
+		for _, p := range f.pools[ask.Model].places {
+			if p.why() == "" && p.model.Busy < p.model.Slots && p.model.State == is.model.State && !got.Load && p.backend.Cost < is.backend.Cost {
+				t.Fatalf("%+v costs %v, and %+v %v", got, is.backend.Cost, p.choice(), p.backend.Cost)
 			}
 		}
 	})
 }
 
-// chosen returns the option that a choice is.
-func chosen(f *Fleet, c Choice) option {
-	for _, p := range f.places[c.Model] {
-		if p.node.ID == c.Node && p.backend.Name == c.Backend {
-			o, _ := consider(p, Ask{Model: c.Model})
-			return o
-		}
-	}
-	return option{}
+// chosen returns the place that a choice is.
+func chosen(s *Scheduler, c Choice) *place {
+	return s.nodes[c.Node].places[schemas.Victim{Backend: c.Backend, Model: c.Model}]
 }
 
 func drawNodes(t *rapid.T) []*Node {
@@ -277,7 +281,7 @@ func drawNodes(t *rapid.T) []*Node {
 				busy = 0
 			}
 			m := model(name, state, schemas.Bytes(rapid.IntRange(1, 20).Draw(t, "need"))*gib, busy)
-			m.Wanted, m.Pinned = rapid.Bool().Draw(t, "wanted"), rapid.Bool().Draw(t, "pinned")
+			m.Pinned = rapid.Bool().Draw(t, "pinned")
 			models = append(models, m)
 		}
 		n := gpu(fmt.Sprintf("n%d", i), 48*gib, schemas.Bytes(rapid.IntRange(0, 48).Draw(t, "free"))*gib, models...)
@@ -292,7 +296,7 @@ func drawNodes(t *rapid.T) []*Node {
 
 func TestFleetIndex(t *testing.T) {
 	f := fleetOf(gpu("a", gib, gib, model("x", schemas.Resident, gib, 0)), gpu("b", gib, gib, model("x", schemas.Resident, gib, 0), model("y", schemas.Resident, gib, 0)))
-	f.Set(gpu("a", gib, gib, model("z", schemas.Resident, gib, 0))) // replaces
+	f.Set(gpu("a", gib, gib, model("z", schemas.Resident, gib, 0)), 0) // replaces
 	if got := f.Models(); !slices.Equal(got, []string{"x", "y", "z"}) {
 		t.Errorf("Models = %v", got)
 	}
@@ -301,74 +305,13 @@ func TestFleetIndex(t *testing.T) {
 	if f.Serves("x", "") || !f.Serves("z", schemas.Chat) || f.Serves("z", schemas.Embedding) {
 		t.Error("the index keeps what is gone, or lost what is there")
 	}
-	f.SetWanted(map[string]bool{"z": true})
-	f.Set(gpu("a", gib, gib, model("z", schemas.Resident, gib, 0)))
-	if !f.places["z"][0].model.Wanted {
-		t.Error("what a flow waits for is forgotten when a node is replaced")
-	}
-	c, _ := f.Choose(Ask{Model: "z"})
+	c, _ := f.Choose(Ask{Model: "z"}, 0)
 	f.AddBusy(c, 2)
-	if _, ok := f.Choose(Ask{Model: "z"}); ok {
+	if _, ok := f.Choose(Ask{Model: "z"}, 0); ok {
 		t.Error("two taken slots of two leave one")
 	}
 	f.AddBusy(c, -1)
-	if _, ok := f.Choose(Ask{Model: "z"}); !ok {
+	if _, ok := f.Choose(Ask{Model: "z"}, 0); !ok {
 		t.Error("a slot that was given back is not there")
 	}
-}
-
-func TestCompareClaims(t *testing.T) {
-	urgent := Claim{Class: schemas.Interactive, Tag: 9, AgingMS: 1000}
-	normal := Claim{Class: schemas.Normal, Tag: 1, AgingMS: 1000}
-	aged := Claim{Class: schemas.Batch, Tag: 1, IdleMS: 2500, AgingMS: 1000}
-	ordered := []Claim{aged, urgent, normal} // the aged one moved up two classes, and has the lower tag
-	got := slices.Clone(ordered)
-	slices.Reverse(got)
-	slices.SortFunc(got, CompareClaims)
-	if diff := cmp.Diff(ordered, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// TestSharesFollowWeights: tenants that always wait are served in proportion to
-// their weights, whatever their jobs cost, and one that was away gets no credit.
-func TestSharesFollowWeights(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		type tenant struct {
-			share        Share
-			weight, cost float64
-			served       float64
-		}
-		var clock Clock
-		tenants := make([]*tenant, rapid.IntRange(2, 5).Draw(t, "tenants"))
-		for i := range tenants {
-			tenants[i] = &tenant{weight: rapid.Float64Range(0.5, 4).Draw(t, "weight"), cost: rapid.Float64Range(0.1, 10).Draw(t, "cost")}
-		}
-		var late tenant
-		late.weight, late.cost = 1, 1
-		most := 0.0
-		for _, x := range tenants {
-			most = max(most, x.cost/x.weight)
-		}
-		for i := range 2000 {
-			if i == 1000 {
-				clock.Join(&late.share)
-				tenants = append(tenants, &late)
-			}
-			next := slices.MinFunc(tenants, func(a, b *tenant) int {
-				return CompareClaims(Claim{Tag: a.share.Tag}, Claim{Tag: b.share.Tag})
-			})
-			clock.Serve(&next.share, next.cost, next.weight)
-			next.served += next.cost
-		}
-		for _, x := range tenants[:len(tenants)-1] {
-			a, b := tenants[0], x
-			if gap := a.served/a.weight - b.served/b.weight; max(gap, -gap) > 2*most {
-				t.Fatalf("served %v and %v apart by %v, over %v", a.served, b.served, gap, 2*most)
-			}
-		}
-		if late.served > 1000 {
-			t.Fatalf("the late tenant was served %v of 1000 turns: it got credit", late.served)
-		}
-	})
 }

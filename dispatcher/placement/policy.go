@@ -1,0 +1,63 @@
+package placement
+
+import "github.com/vramjet/vramjet/schemas"
+
+// A Policy is what an operator decides. The zero Policy ages nothing, waits for no
+// model and keeps no slot: use DefaultPolicy.
+type Policy struct {
+	// AgingMS is how long a class of a model may go unserved before it moves up a
+	// class for one job. 0: it never does.
+	AgingMS int64
+
+	// AffinityLag is for how many slot-seconds a model in memory is kept against a
+	// job of the same class that waits for another model: its slots times the time
+	// that the job has waited, less what it waited before the model came. A tenant
+	// of weight 2 waits half of it. 0 means four times what it takes to load the
+	// model anew, so that at most a fifth of a device's time goes into loading. A
+	// negative one keeps nothing.
+	AffinityLag float64
+
+	// MaxModelWaitMS is how long a job waits for a model to be loaded at most, as far
+	// as there is any memory that it could have: after that, less the time that the
+	// load takes, it makes any other model give way. 0: no limit.
+	MaxModelWaitMS PerClass[int64]
+
+	// InteractiveReserve is how many slots of each model in memory jobs of the class
+	// batch leave free. One they may always have.
+	InteractiveReserve int
+}
+
+// PerClass is a value for each class.
+type PerClass[T any] struct{ Interactive, Normal, Batch T }
+
+// Of returns the value of a class.
+func (p PerClass[T]) Of(c schemas.Class) T {
+	switch c {
+	case schemas.Interactive:
+		return p.Interactive
+	case schemas.Batch:
+		return p.Batch
+	default:
+		return p.Normal
+	}
+}
+
+// DefaultPolicy is what holds where an operator says nothing.
+func DefaultPolicy() Policy {
+	return Policy{
+		AgingMS:        30_000,
+		MaxModelWaitMS: PerClass[int64]{Interactive: 120_000, Normal: 300_000, Batch: 1_800_000},
+	}
+}
+
+const (
+	// lagInLoads is how many times the load of a model it is kept for by default.
+	lagInLoads = 6
+
+	// unknownLoadMS is a load that nobody has timed: some GiB from a disk.
+	unknownLoadMS = 10_000
+
+	// recentMS is how long a model counts as used, after its last job, for jobs of a
+	// lower class.
+	recentMS = 60_000
+)

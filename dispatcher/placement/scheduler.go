@@ -1,0 +1,299 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/vramjet/vramjet/gpu/ledger"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// A Scheduler decides which flow is served next, and where. It keeps indexes, so that
+// a decision costs what changed since the last one, and not what there is. It belongs
+// to one goroutine.
+type Scheduler struct {
+	*Fleet
+
+	policy Policy
+	flows  map[schemas.Flow]*Flow
+	ready  heap[*pool] // that may be served
+	stuck  heap[*pool] // that wait and could not be served when they were looked at
+	turn   uint64
+	hinted []*pool // only to reuse its memory
+}
+
+// retryMS is how long a pool that could not be served is left alone where nothing
+// changed but the time: a sixteenth of what its load takes, from 20 to 500 ms.
+func retryMS(p *pool) int64 { return min(500, max(20, loadTime(p)/16)) }
+
+// NewScheduler returns a Scheduler for which nothing waits. Another one that used the
+// fleet must not be used any more.
+func NewScheduler(fleet *Fleet, policy Policy) *Scheduler {
+	s := &Scheduler{
+		Fleet: fleet, policy: policy, flows: map[schemas.Flow]*Flow{},
+		ready: heap[*pool]{
+			at:   func(p *pool) *int { return &p.ready },
+			less: func(a, b *pool) bool { return a.claim.less(b.claim) },
+		},
+		stuck: heap[*pool]{
+			at:   func(p *pool) *int { return &p.stuck },
+			less: func(a, b *pool) bool { return a.retry < b.retry },
+		},
+	}
+	for _, p := range fleet.pools {
+		fleet.dropClaims(p)
+		p.demand = newDemand()
+		fleet.tidy(p)
+	}
+	return s
+}
+
+// Flow returns the flow of a key, made where it is new. weight is its tenant's share;
+// 0 means 1.
+func (s *Scheduler) Flow(key schemas.Flow, weight float64) *Flow {
+	f := s.flows[key]
+	if f == nil {
+		f = &Flow{Flow: key, pool: s.pool(key.Model), index: -1}
+		f.pool.flows++
+		s.flows[key] = f
+	}
+	if weight <= 0 {
+		weight = 1
+	}
+	f.weight = weight
+	return f
+}
+
+// Forget drops a flow for which nothing waits.
+func (s *Scheduler) Forget(f *Flow) {
+	if s.flows[f.Flow] != f {
+		return
+	}
+	s.SetWaiting(f, 0, f.since)
+	delete(s.flows, f.Flow)
+	f.pool.flows--
+	s.tidy(f.pool)
+}
+
+// Arrive notes jobs that came.
+func (s *Scheduler) Arrive(f *Flow, n int, now int64) {
+	f.pool.arrivals.add(n, now)
+	s.SetWaiting(f, f.waiting+n, now)
+}
+
+// SetWaiting corrects how many jobs of a flow wait.
+func (s *Scheduler) SetWaiting(f *Flow, n int, now int64) {
+	if f.waiting == 0 && n > 0 {
+		f.since = now
+		f.tag = max(f.tag, f.lane().clock) // no credit for the time that it wanted nothing
+	}
+	f.pool.waiting += n - f.waiting
+	f.waiting = n
+	if f.pool.waiting == 0 {
+		s.dropClaims(f.pool)
+		f.pool.scan = 0
+	}
+	s.queue(f, now)
+}
+
+// Pause keeps a flow from being served, as long as it is not resumed with "": why is
+// for people.
+func (s *Scheduler) Pause(f *Flow, why string, now int64) {
+	f.paused = why
+	s.queue(f, now)
+}
+
+func (f *Flow) lane() *lane { return &f.pool.lanes[f.Class.Rank()] }
+
+// queue has a flow stand in its lane if it may be served, and its pool among those
+// that are looked at.
+func (s *Scheduler) queue(f *Flow, now int64) {
+	l := f.lane()
+	if f.waiting == 0 || f.paused != "" {
+		l.flows.remove(f)
+	} else {
+		if len(l.flows.items) == 0 {
+			l.since = now
+		}
+		l.flows.fix(f)
+	}
+	// A pool that is stuck stays so, but for a more urgent class.
+	p := f.pool
+	if more := f.index >= 0 && f.Class.Rank() < p.claim.rank; more {
+		p.scan = 0
+		s.wake(p, now)
+	} else if p.stuck < 0 || p.waiting == 0 {
+		s.wake(p, now)
+	}
+}
+
+// wake has a pool looked at.
+func (s *Scheduler) wake(p *pool, now int64) {
+	s.stuck.remove(p)
+	f, _ := p.next(now, s.policy.AgingMS)
+	if f == nil {
+		s.ready.remove(p)
+		return
+	}
+	p.claim = claim{rank: f.Class.Rank(), waited: float64(now-f.since) * f.weight, turn: f.turn, name: p.name}
+	s.ready.fix(p)
+}
+
+// Next returns the flow to serve and where, and false where none can be now. Serve
+// must be told if it is.
+func (s *Scheduler) Next(now int64) (f *Flow, c Choice, ok bool) {
+	s.wakeAll(now)
+	for {
+		p, ok := s.ready.first()
+		if !ok {
+			return nil, Choice{}, false
+		}
+		f, aged := p.next(now, s.policy.AgingMS)
+		if f == nil {
+			s.ready.remove(p)
+			continue
+		}
+		if c, ok := s.choose(p, Ask{Model: p.name, Flow: f, Aged: aged}, now); ok {
+			return f, c, true
+		}
+		s.ready.remove(p)
+		p.retry = now + retryMS(p)
+		s.stuck.fix(p)
+	}
+}
+
+// wakeAll has the pools looked at that may be served now and could not before.
+func (s *Scheduler) wakeAll(now int64) {
+	hinted := s.hinted[:0]
+	for p := range s.fresh {
+		if p.stuck >= 0 {
+			s.wake(p, now)
+		}
+	}
+	clear(s.fresh)
+	for x := range s.roomier {
+		for _, p := range s.stuck.items {
+			if len(x.byPool[p]) > 0 {
+				p.hints = append(p.hints, x)
+				hinted = append(hinted, p)
+			}
+		}
+	}
+	clear(s.roomier)
+	for _, p := range hinted {
+		s.wake(p, now)
+	}
+	s.hinted = hinted
+	for {
+		p, ok := s.stuck.first()
+		if !ok || p.retry > now {
+			return
+		}
+		s.wake(p, now)
+	}
+}
+
+// Serve charges a flow for a job that it is given, and returns what it is expected to
+// cost, in slot-seconds. The caller takes the slot.
+func (s *Scheduler) Serve(f *Flow, now int64) (cost float64) {
+	cost = f.Cost()
+	p, l := f.pool, f.lane()
+	l.serve(f, cost, now)
+	s.turn++
+	f.turn, f.since = s.turn, now
+	p.served[f.Class.Rank()] = now
+	f.waiting--
+	p.waiting--
+	if f.waiting == 0 {
+		l.flows.remove(f)
+	} else {
+		l.flows.fix(f)
+	}
+	if p.target != nil && p.slots > 0 || p.waiting == 0 {
+		s.dropClaims(p)
+	}
+	s.wake(p, now)
+	return cost
+}
+
+// Choose returns the best place for a job that was fetched already, and false where
+// none can take it now.
+func (s *Scheduler) Choose(ask Ask, now int64) (Choice, bool) {
+	p := s.pools[ask.Model]
+	if p == nil {
+		return Choice{}, false
+	}
+	p.scan = 0 // it is asked for once, not each time that something changes
+	return s.choose(p, ask, now)
+}
+
+// TrueUp replaces what a job of a flow was expected to cost by what it did.
+func (*Scheduler) TrueUp(f *Flow, estimate, actual float64) {
+	f.tag += (actual - estimate) / f.weight
+	if f.index >= 0 {
+		f.lane().flows.fix(f)
+	}
+}
+
+// Learn notes what a job of a flow took, in slot-seconds.
+func (*Scheduler) Learn(f *Flow, seconds float64) {
+	const weight = 0.1
+	for _, avg := range []*float64{&f.seconds, &f.pool.seconds} {
+		if *avg == 0 {
+			*avg = seconds
+		}
+		*avg += weight * (seconds - *avg)
+	}
+}
+
+// Why says in words, a line for each place that has the model, why a job waits.
+func (s *Scheduler) Why(ask Ask, now int64) []string {
+	p := s.pools[ask.Model]
+	if p == nil {
+		return nil
+	}
+	var lines []string
+	for _, q := range p.places {
+		lines = append(lines, fmt.Sprintf("%s/%s: %s", q.node.ID, q.backend.Name, s.whyNot(q, ask, now)))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func (s *Scheduler) whyNot(q *place, ask Ask, now int64) string {
+	if why := q.why(); why != "" {
+		return why
+	}
+	if why := s.suits(q, ask); why != "" {
+		return why
+	}
+	if q.model.Busy >= q.model.Slots {
+		return fmt.Sprintf("all %d slots are busy", q.model.Slots)
+	}
+	if q.model.State == schemas.Installed {
+		if _, ok := s.considerLoad(q, ask, now); !ok {
+			return s.noRoom(q, ask, now)
+		}
+	}
+	return "could take it now"
+}
+
+// GivesWay reports whether a model takes no more jobs, since another is to have its
+// place.
+func (s *Scheduler) GivesWay(c Choice) bool {
+	x := s.nodes[c.Node]
+	if x == nil {
+		return false
+	}
+	p := x.places[schemas.Victim{Backend: c.Backend, Model: c.Model}]
+	return p != nil && p.givesTo != nil
+}
+
+// noRoom says why a model cannot be loaded at a place.
+func (s *Scheduler) noRoom(q *place, ask Ask, now int64) string {
+	var candidates []ledger.Candidate
+	for _, v := range s.victims(q, ask, now) {
+		candidates = append(candidates, v.Candidate)
+	}
+	return fmt.Sprintf("needs %s, and %s can be freed", q.model.Need, room(ledger.Without(q.spaces(), candidates)))
+}
