@@ -25,7 +25,7 @@ type simulateCmd struct {
 	Zipf        float64  `default:"1.1" placeholder:"S" help:"How much more popular the first models are, where jobs name none: the model at place i is asked for in proportion to 1/i^S (${default}; 0: all alike)."`
 	Seed        uint64   `default:"1" placeholder:"K" help:"What is drawn by chance; the same K draws the same (${default})."`
 	Policy      string   `default:"vramjet" placeholder:"NAME" help:"Who places jobs: vramjet, or for comparison random, round-robin, least-loaded, lru-reactive or fifo; all: each of them (${default})."`
-	AffinityLag []string `placeholder:"LAG,..." help:"Of the policy vramjet: auto, or slot-seconds such as 800s; with several, a run for each (default: policy.affinity_lag)."`
+	AffinityLag []string `placeholder:"LAG" help:"Of the policy vramjet: auto, or slot-seconds such as 800s; of several, as 0s,20s, each is run (default: policy.affinity_lag)."`
 	Plot        string   `placeholder:"FILE" help:"Draw goodput, loads and waits over the affinity lag, as SVG. Without several lags: from 0s to 1280s."`
 }
 

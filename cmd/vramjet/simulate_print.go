@@ -80,10 +80,12 @@ func printRun(out io.Writer, r *simulate.Report) error {
 	fmt.Fprintf(w, "goodput\t%s\tof the fleet's slot-seconds; %.1f generated tokens per second\n", percent(r.Goodput), r.TokensPerS)
 	fmt.Fprintf(w, "loads\t%d\tand %s; %.1f per device and hour\n", r.Loads, count(r.Evictions, "eviction"), r.LoadsPerHour)
 	fmt.Fprintf(w, "loading\t%.0f\tGPU-seconds lost to it\n", r.LostToLoading)
-	fmt.Fprintf(w, "idle\t%s\tof the work, in slots that were free while a job waited for one like them\n", percent(r.IdleShare))
-	fmt.Fprintf(w, "drain\t%s\tof the work, in slots of models that gave way\n", percent(r.DrainShare))
 	fmt.Fprintf(w, "fairness\t%.3f\tJain's index of the tenants, by their weights\n", r.Jain)
-	fmt.Fprintf(w, "decision\t%s\tp50, and %s p99, of real time\n", micros(r.DecisionP50), micros(r.DecisionP99))
+	if r.Policy == simulate.Vramjet { // of the others, nobody measures it
+		fmt.Fprintf(w, "idle\t%s\tof the work, in slots that were free while a job waited for one like them\n", percent(r.IdleShare))
+		fmt.Fprintf(w, "drain\t%s\tof the work, in slots of models that gave way\n", percent(r.DrainShare))
+		fmt.Fprintf(w, "decision\t%s\tp50, and %s p99, of real time\n", micros(r.DecisionP50), micros(r.DecisionP99))
+	}
 	return w.Flush()
 }
 
@@ -123,8 +125,8 @@ func printRuns(out io.Writer, s *simulation, done []finishedRun) error {
 	fmt.Fprintln(w, "GOODPUT\tLOADS\tEVICTIONS\tLOST\tIDLE\tDRAIN\tJAIN\tWAIT p50\tp99\tmax\tRAREST p99\tDECISION p99\tTIME\t  POLICY")
 	for _, r := range done {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%.0f\t%s\t%s\t%.3f\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n",
-			percent(r.Goodput), r.Loads, r.Evictions, r.LostToLoading, percent(r.IdleShare), percent(r.DrainShare), r.Jain,
-			span(r.WaitP50), span(r.WaitP99), span(r.WaitMax), span(r.RarestP99), micros(r.DecisionP99), span(r.Makespan), variant{r.Policy, r.Lag}.name(s.lags))
+			percent(r.Goodput), r.Loads, r.Evictions, r.LostToLoading, measured(r, percent(r.IdleShare)), measured(r, percent(r.DrainShare)), r.Jain,
+			span(r.WaitP50), span(r.WaitP99), span(r.WaitMax), span(r.RarestP99), measured(r, micros(r.DecisionP99)), span(r.Makespan), variant{r.Policy, r.Lag}.name(s.lags))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -133,14 +135,16 @@ func printRuns(out io.Writer, s *simulation, done []finishedRun) error {
 	return nil
 }
 
-// micros prints what a decision took; policies that are there for comparison are not
-// timed.
-func micros(us float64) string {
-	if us == 0 {
+// measured returns what only the policy vramjet tells of itself.
+func measured(r finishedRun, text string) string {
+	if r.Policy != simulate.Vramjet {
 		return "-"
 	}
-	return fmt.Sprintf("%.1fus", us)
+	return text
 }
+
+// micros prints what a decision took.
+func micros(us float64) string { return fmt.Sprintf("%.1fus", us) }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 
