@@ -86,6 +86,9 @@ func lagLines(f figure, done []finishedRun) []simulate.Line {
 			lines = append(lines, simulate.Line{Name: variant{r.Policy, r.Lag}.name(2), Points: []simulate.Point{{X: first, Y: y}, {X: last, Y: y}}})
 		}
 	}
+	if len(lines) == 1 {
+		lines[0].Name = "" // there's nothing to tell it from
+	}
 	return lines
 }
 
