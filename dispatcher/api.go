@@ -179,14 +179,14 @@ func (t *term) statusStored(ctx context.Context, k jobKey) any {
 	} else if ok {
 		return end
 	}
-	flow, found, err := t.findQueued(ctx, k)
+	queued, found, err := t.findQueued(ctx, k)
 	switch {
 	case err != nil:
 		return unreadable("the queue cannot be searched", err)
 	case !found:
 		return noJob(k)
 	default:
-		return schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: flow.Model}
+		return schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: queued.flow.Model}
 	}
 }
 
@@ -214,25 +214,50 @@ func (f *fleet) running(k jobKey) (schemas.JobInfo, bool) {
 // why says in words why a job waits.
 func (t *term) why(k jobKey, r micro.Request) {
 	if j := t.jobs[k]; j != nil {
-		respond(r, schemas.Why{JobInfo: j.info(), Why: t.fleet.place.Why(j.ask(), t.fleet.ms(time.Now()))})
+		answer := schemas.Why{JobInfo: j.info(), Class: j.Flow.Class, Why: []string{}}
+		if !j.running {
+			now := time.Now()
+			answer.WaitedMS = now.Sub(j.at).Milliseconds()
+			t.explain(&answer, j.ask(), 0, now)
+		}
+		respond(r, answer)
 		return
 	}
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 		defer cancel()
-		flow, found, err := t.findQueued(ctx, k)
+		q, found, err := t.findQueued(ctx, k)
 		if err != nil || !found {
 			t.post(func() { t.status(k, r) })
 			return
 		}
 		t.post(func() {
-			lines := t.fleet.place.Why(placement.Ask{Model: flow.Model, Flow: t.placed(flow)}, t.fleet.ms(time.Now()))
-			if len(lines) == 0 {
-				lines = []string{t.modelNotFound(flow.Model).Message}
+			now := time.Now()
+			answer := schemas.Why{
+				JobInfo: schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: q.flow.Model},
+				Class:   q.flow.Class, WaitedMS: max(0, now.Sub(q.at).Milliseconds()), Before: q.before, Why: []string{},
 			}
-			respond(r, schemas.Why{JobInfo: schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: flow.Model}, Why: lines})
+			ask := placement.Ask{Model: q.flow.Model}
+			if f := t.byKey[q.flow]; f != nil { // those that run are in the queue as well, until they are over
+				ask.Flow, answer.Before = f.Flow, max(0, q.before-f.held)
+			}
+			t.explain(&answer, ask, answer.Before, now)
+			respond(r, answer)
 		})
 	})
+}
+
+// explain fills in why a job waits.
+func (t *term) explain(w *schemas.Why, ask placement.Ask, before int, now time.Time) {
+	x := t.fleet.place.Explain(ask, before, t.fleet.ms(now))
+	w.Reason, w.Next, w.Fix = x.Reason, x.Next, x.Fix
+	w.Why = append(w.Why, x.Places...)
+	if x.ETAMS >= 0 {
+		w.ETAMS = &x.ETAMS
+	}
+	if !t.fleet.place.Serves(ask.Model, "") {
+		w.Why = []string{t.modelNotFound(ask.Model).Message}
+	}
 }
 
 // list says what of a tenant waits and runs.

@@ -67,16 +67,24 @@ func (t *term) readMarks(ctx context.Context) ([]jobKey, error) {
 	return marks, nil
 }
 
+// A queuedJob is a job in the queue that no node has.
+type queuedJob struct {
+	flow   schemas.Flow
+	before int       // jobs of the flow that came earlier and are not over
+	at     time.Time // when the queue took it
+}
+
 // findQueued looks for a job in the queue. The queue has no index by id: it's
 // read through, at some 100,000 jobs a second, but for a job that goes by its
 // sequence.
-func (t *term) findQueued(ctx context.Context, k jobKey) (schemas.Flow, bool, error) {
+func (t *term) findQueued(ctx context.Context, k jobKey) (queuedJob, bool, error) {
 	const page = 1000
+	earlier := map[string]int{} // by subject
 	for seq := uint64(1); ; {
 		msgs, err := jetstreamext.GetBatch(ctx, t.js, broker.StreamJobs, page,
 			jetstreamext.GetBatchSeq(seq), jetstreamext.GetBatchSubject(schemas.JobsPrefix+k.tenant+".>"))
 		if err != nil {
-			return schemas.Flow{}, false, fmt.Errorf("read the queue: %w", err)
+			return queuedJob{}, false, fmt.Errorf("read the queue: %w", err)
 		}
 		n := 0
 		for m, err := range msgs {
@@ -84,17 +92,18 @@ func (t *term) findQueued(ctx context.Context, k jobKey) (schemas.Flow, bool, er
 				break
 			}
 			if err != nil {
-				return schemas.Flow{}, false, fmt.Errorf("read the queue: %w", err)
+				return queuedJob{}, false, fmt.Errorf("read the queue: %w", err)
 			}
 			n++
 			seq = m.Sequence + 1
 			if id, _ := schemas.JobID(m.Header.Get, m.Sequence); id == k.id {
 				f, err := schemas.ParseJobSubject(m.Subject)
-				return f, err == nil, nil
+				return queuedJob{f, earlier[m.Subject], m.Time}, err == nil, nil
 			}
+			earlier[m.Subject]++
 		}
 		if n < page {
-			return schemas.Flow{}, false, nil
+			return queuedJob{}, false, nil
 		}
 	}
 }

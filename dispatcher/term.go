@@ -152,14 +152,6 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 	f.arrived(now)
 }
 
-// placed is what the scheduler knows of a flow; nil where it knows none.
-func (t *term) placed(key schemas.Flow) *placement.Flow {
-	if f := t.byKey[key]; f != nil {
-		return f.Flow
-	}
-	return nil
-}
-
 // plan gives free slots to jobs until there are no more of either: first to jobs
 // that are fetched already and look for another place, then to flows, whose job
 // is fetched after the decision.

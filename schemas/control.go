@@ -60,11 +60,18 @@ type Cancel struct {
 	Void    bool   `json:"void,omitempty"`
 }
 
-// Why answers the api verb why: where a job is, and for each place that serves
-// its model why it is not there.
+// Why answers the api verb why: where a job is and, where it waits, why, what happens
+// next and what one could do about it, in words for people.
 type Why struct {
 	JobInfo
-	Why []string `json:"why"`
+	Class    Class    `json:"class,omitempty"`
+	WaitedMS int64    `json:"waited_ms"`
+	Before   int      `json:"before"`           // jobs of its tenant, class and model that go first
+	Reason   string   `json:"reason,omitempty"` // in a sentence
+	Why      []string `json:"why"`              // for each place that serves its model, why it is not there
+	Next     string   `json:"next,omitempty"`   // what happens next
+	ETAMS    *int64   `json:"eta_ms,omitempty"` // until it begins, roughly; none: nobody can say
+	Fix      []string `json:"fix,omitempty"`    // what one could do
 }
 
 // A FlowInfo says how many jobs of one class and model wait and run.

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
@@ -78,11 +80,49 @@ func (j *jobsWhyCmd) Run(ctx context.Context, a *app) error {
 	if a.asJSON() {
 		return a.printJSON(why)
 	}
-	fmt.Fprintln(a.out, jobLine(&why.JobInfo))
-	for _, line := range why.Why {
-		fmt.Fprintln(a.out, "  "+line)
-	}
+	printWhy(a.out, &why)
 	return nil
+}
+
+// printWhy prints why a job waits, what happens next and what one could do.
+func printWhy(out io.Writer, w *schemas.Why) {
+	line := jobLine(&w.JobInfo)
+	if w.Class != "" {
+		line += "  class " + string(w.Class)
+	}
+	if w.WaitedMS > 0 {
+		line += "  waiting " + inWords(w.WaitedMS)
+	}
+	if w.Before > 0 {
+		line += fmt.Sprintf("  %d of its kind before it", w.Before)
+	}
+	fmt.Fprintln(out, line)
+	lines := w.Why
+	if w.Reason != "" {
+		lines = append([]string{w.Reason}, lines...)
+	}
+	for i, l := range lines {
+		label := "     "
+		if i == 0 {
+			label = "why  "
+		}
+		fmt.Fprintln(out, label+" "+l)
+	}
+	if w.Next != "" {
+		fmt.Fprintln(out, "next  "+w.Next)
+	}
+	if w.ETAMS != nil {
+		fmt.Fprintln(out, "eta   about "+inWords(*w.ETAMS))
+	}
+	for _, f := range w.Fix {
+		fmt.Fprintln(out, "fix   "+f)
+	}
+}
+
+// inWords writes ms as a duration that people read: 4m12s.
+func inWords(ms int64) string {
+	d := (time.Duration(ms) * time.Millisecond).Round(time.Second)
+	return max(d, time.Second).String()
 }
 
 // askAbout asks the dispatcher about a job and prints what it says.

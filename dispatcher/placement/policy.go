@@ -12,8 +12,8 @@ type Policy struct {
 	// AffinityLag is for how many slot-seconds a model in memory is kept against a
 	// job of the same class that waits for another model: its slots times the time
 	// that the job has waited, less what it waited before the model came. A tenant
-	// of weight 2 waits half of it. 0 means four times what it takes to load the
-	// model anew, so that at most a fifth of a device's time goes into loading. A
+	// of weight 2 waits half of it. 0 means six times what it takes to load the
+	// model anew, so that at most a seventh of a device's time goes into loading. A
 	// negative one keeps nothing.
 	AffinityLag float64
 

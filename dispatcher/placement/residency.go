@@ -118,7 +118,7 @@ func (s *Scheduler) keepsUntil(q *place, p *pool, by *Flow, now int64) int64 {
 		return forced
 	default:
 		lag := s.lagMS(q, by)
-		if v.waiting == 0 {
+		if v.top() > by.Class.Rank() { // nothing of the class waits for it
 			lag = min(lag, q.loadTime())
 		}
 		return min(forced, max(settled, max(q.since, by.since)+lag))

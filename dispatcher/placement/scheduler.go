@@ -1,10 +1,6 @@
 package placement
 
 import (
-	"fmt"
-	"slices"
-
-	"github.com/vramjet/vramjet/gpu/ledger"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -248,38 +244,6 @@ func (*Scheduler) Learn(f *Flow, seconds float64) {
 	}
 }
 
-// Why says in words, a line for each place that has the model, why a job waits.
-func (s *Scheduler) Why(ask Ask, now int64) []string {
-	p := s.pools[ask.Model]
-	if p == nil {
-		return nil
-	}
-	var lines []string
-	for _, q := range p.places {
-		lines = append(lines, fmt.Sprintf("%s/%s: %s", q.node.ID, q.backend.Name, s.whyNot(q, ask, now)))
-	}
-	slices.Sort(lines)
-	return lines
-}
-
-func (s *Scheduler) whyNot(q *place, ask Ask, now int64) string {
-	if why := q.why(); why != "" {
-		return why
-	}
-	if why := s.suits(q, ask); why != "" {
-		return why
-	}
-	if q.model.Busy >= q.model.Slots {
-		return fmt.Sprintf("all %d slots are busy", q.model.Slots)
-	}
-	if q.model.State == schemas.Installed {
-		if _, ok := s.considerLoad(q, ask, now); !ok {
-			return s.noRoom(q, ask, now)
-		}
-	}
-	return "could take it now"
-}
-
 // GivesWay reports whether a model takes no more jobs, since another is to have its
 // place.
 func (s *Scheduler) GivesWay(c Choice) bool {
@@ -289,13 +253,4 @@ func (s *Scheduler) GivesWay(c Choice) bool {
 	}
 	p := x.places[schemas.Victim{Backend: c.Backend, Model: c.Model}]
 	return p != nil && p.givesTo != nil
-}
-
-// noRoom says why a model cannot be loaded at a place.
-func (s *Scheduler) noRoom(q *place, ask Ask, now int64) string {
-	var candidates []ledger.Candidate
-	for _, v := range s.victims(q, ask, now) {
-		candidates = append(candidates, v.Candidate)
-	}
-	return fmt.Sprintf("needs %s, and %s can be freed", q.model.Need, room(ledger.Without(q.spaces(), candidates)))
 }

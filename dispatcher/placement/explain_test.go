@@ -1,0 +1,121 @@
+package placement
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vramjet/vramjet/schemas"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestExplain shows what a user is told in the situations that are usual.
+func TestExplain(t *testing.T) {
+	const now = 300_000
+	phi := func(state schemas.ModelState, busy int) Model {
+		return with(model("phi", state, 9*gib, busy), func(m *Model) { m.LoadMS = 12_000 })
+	}
+	qwen := func(busy int) Model {
+		return with(model("qwen", schemas.Resident, 20*gib, busy), func(m *Model) { m.LoadMS = 20_000 })
+	}
+	key := func(tenant string, class schemas.Class, model string) schemas.Flow {
+		return schemas.Flow{Tenant: tenant, Class: class, Model: model}
+	}
+	// asks has a job of a flow be the last of so many that wait for 8 s already.
+	asks := func(s *Scheduler, tenant string, class schemas.Class, jobs int) (*Scheduler, Ask) {
+		f := s.Flow(key(tenant, class, "phi"), 1)
+		s.Learn(f, 4)
+		s.Arrive(f, jobs, now-8000)
+		return s, Ask{Model: "phi", Flow: f}
+	}
+	// uses has jobs of a class wait for qwen since it was loaded.
+	uses := func(s *Scheduler, class schemas.Class, jobs int) *Scheduler {
+		f := s.Flow(key("others", class, "qwen"), 1)
+		s.Arrive(f, jobs, now-8000)
+		return s
+	}
+	full := func() *Node { return gpu("gpu-1", 24*gib, 2*gib, qwen(2), phi(schemas.Installed, 0)) }
+
+	var out strings.Builder
+	show := func(what string, s *Scheduler, ask Ask, before int) {
+		x := s.Explain(ask, before, now)
+		fmt.Fprintf(&out, "# %s\n%s\n", what, x.Reason)
+		for _, p := range x.Places {
+			fmt.Fprintf(&out, "  %s\n", p)
+		}
+		eta := "?"
+		if x.ETAMS >= 0 {
+			eta = duration(x.ETAMS)
+		}
+		fmt.Fprintf(&out, "next: %s\neta: %s\n", x.Next, eta)
+		for _, f := range x.Fix {
+			fmt.Fprintf(&out, "fix: %s\n", f)
+		}
+		fmt.Fprintln(&out)
+	}
+
+	s, ask := asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("gpu-2", 24*gib, 2*gib, phi(schemas.Resident, 2))), "acme", schemas.Normal, 37)
+	show("all slots are busy, and its own jobs are before it", s, ask, 36)
+
+	s, ask = asks(s, "beta", schemas.Normal, 5)
+	show("another tenant waits as well", s, ask, 4)
+
+	s, ask = asks(s, "acme", schemas.Batch, 100)
+	show("more urgent classes wait", s, ask, 10)
+
+	s, ask = asks(fleetOf(full()), "acme", schemas.Normal, 1)
+	show("its model has no place, and the one that has it is busy", uses(s, schemas.Normal, 6), ask, 0)
+
+	s, ask = asks(fleetOf(full()), "acme", schemas.Batch, 1)
+	show("the model that has the place serves a more urgent class", uses(s, schemas.Interactive, 6), ask, 0)
+
+	s, ask = asks(fleetOf(full()), "acme", schemas.Interactive, 1)
+	s = uses(s, schemas.Batch, 6)
+	s.Next(now)
+	show("a model gives way to it", s, ask, 0)
+
+	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Loading, 2))), "acme", schemas.Normal, 2)
+	show("its model is being loaded, and all that it will have is taken", s, ask, 1)
+
+	s, ask = asks(fleetOf(gpu("gpu-1", 8*gib, 7*gib, phi(schemas.Installed, 0))), "acme", schemas.Normal, 1)
+	show("it fits nowhere", s, ask, 0)
+
+	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, with(qwen(0), func(m *Model) { m.Pinned = true }), phi(schemas.Installed, 0))), "acme", schemas.Normal, 1)
+	show("a pinned model has the memory", s, ask, 0)
+
+	drained, down := gpu("gpu-1", 24*gib, 20*gib, phi(schemas.Installed, 0)), gpu("gpu-2", 24*gib, 2*gib, phi(schemas.Resident, 0))
+	drained.Closed, down.Backends[0].Closed = "is draining", "the backend takes no jobs: connection refused"
+	s, ask = asks(fleetOf(drained, down), "acme", schemas.Normal, 1)
+	show("one node is drained, and the backend of the other is down", s, ask, 0)
+
+	s, ask = asks(fleetOf(), "acme", schemas.Normal, 1)
+	show("nobody has the model", s, ask, 0)
+
+	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 0))), "acme", schemas.Normal, 1)
+	s.Pause(ask.Flow, "too many flows are served at once: it has its turn soon", now)
+	show("its flow is paused", s, ask, 0)
+
+	file := filepath.Join("testdata", "explain.txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if s := slices.Compact(strings.Split(out.String(), "# ")); len(s) < 11 {
+		t.Errorf("%d situations, want ten at least", len(s)-1)
+	}
+}
