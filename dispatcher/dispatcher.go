@@ -47,8 +47,9 @@ type Config struct {
 	// placement.DefaultPolicy.
 	Policy placement.Policy
 
-	// Weights are the shares of tenants. A tenant that isn't there has 1.
-	Weights map[string]float64
+	// Tenants are the shares and limits of tenants, by their names. One that isn't
+	// there is the zero Tenant.
+	Tenants map[string]Tenant
 
 	// Replies lists what reply subjects may begin with, beside inboxes and
 	// results.

@@ -76,6 +76,10 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 func (t *term) unwant(f *flow, w want, now time.Time) {
 	t.fleet.release(w.promise, now)
 	f.refund(w.cost)
+	if w.promise != nil {
+		f.tenant.requests.take(-1, now)
+	}
+	t.regard(f.tenant, now)
 }
 
 // delivered takes a job that the queue delivered.

@@ -11,6 +11,7 @@ import (
 // decisions lower it, and an empty answer to a pull corrects it.
 type flow struct {
 	*placement.Flow
+	tenant  *tenant
 	fleet   *fleet // whose scheduler has the flow
 	subject string
 

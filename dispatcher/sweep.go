@@ -58,6 +58,7 @@ func (t *term) sweepFlows(now time.Time) {
 		case !busy && f.held == 0 && f.consumer == nil:
 			delete(t.flows, subject)
 			delete(t.byKey, f.Flow.Flow)
+			delete(f.tenant.flows, f)
 			t.fleet.place.Forget(f.Flow)
 		case !busy || t.fleet.place.Serves(f.Model, ""):
 			f.unknown = time.Time{}
@@ -68,9 +69,12 @@ func (t *term) sweepFlows(now time.Time) {
 		}
 	}
 	for _, f := range t.paused {
-		t.fleet.place.Pause(f.Flow, "", t.fleet.ms(now))
+		t.fleet.place.Pause(f.Flow, f.tenant.held, t.fleet.ms(now))
 	}
 	t.paused = t.paused[:0]
+	for _, x := range t.tenants {
+		t.regard(x, now)
+	}
 }
 
 // endUnknown has jobs fetched that are to end, a few at a time.

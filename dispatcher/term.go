@@ -25,8 +25,9 @@ type term struct {
 	inboxes *nats.Subscription // what pulls and offers are answered
 	inbox   string
 
-	flows     map[string]*flow           // by subject
-	byKey     map[schemas.Flow]*flow     // the same
+	flows     map[string]*flow       // by subject
+	byKey     map[schemas.Flow]*flow // the same
+	tenants   map[string]*tenant
 	paused    []*flow                    // of those, the ones that are not served until the next sweep
 	jobs      map[jobKey]*job            // fetched, and not over as far as known
 	running   map[string]map[jobKey]*job // of those, the ones that a node has, by node
@@ -60,7 +61,7 @@ type avoided struct {
 func newTerm(d *Dispatcher, t takeover) *term {
 	m := &term{
 		Dispatcher: d, ctx: t.ctx, over: t.over, inbox: d.nc.NewInbox(),
-		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
+		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, tenants: map[string]*tenant{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
 		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
@@ -130,7 +131,10 @@ func (t *term) step(now time.Time) (ended bool) {
 func (t *term) flowOf(subject string, key schemas.Flow) *flow {
 	f := t.flows[subject]
 	if f == nil {
-		f = &flow{Flow: t.fleet.place.Flow(key, t.cfg.Weights[key.Tenant]), fleet: t.fleet, subject: subject}
+		x := t.tenantOf(key.Tenant)
+		f = &flow{Flow: t.fleet.place.Flow(key, x.Weight), tenant: x, fleet: t.fleet, subject: subject}
+		x.flows[f] = true
+		t.fleet.place.Pause(f.Flow, x.held, t.fleet.ms(time.Now()))
 		t.byKey[key] = f
 		t.flows[subject] = f
 	}
@@ -150,6 +154,9 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 		f = t.flowOf(subject, key)
 	}
 	f.arrived(now)
+	if f.tenant.queuedTooMany() {
+		t.refuse(f, m.Header.Get("Nats-Sequence"), now)
+	}
 }
 
 // plan gives free slots to jobs until there are no more of either: first to jobs
@@ -176,6 +183,8 @@ func (t *term) serve(f *flow, choice placement.Choice, now time.Time) {
 	}
 	cost := t.fleet.place.Serve(f.Flow, t.fleet.ms(now))
 	f.awaiting = append(f.awaiting, want{promise: t.fleet.promise(choice, now), cost: cost})
+	f.tenant.requests.take(1, now)
+	t.regard(f.tenant, now)
 	t.fetch(f, now)
 }
 
@@ -213,6 +222,7 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 		return
 	}
 	busy := time.Duration(d.BusyMS) * time.Millisecond
+	j.flow.tenant.tokens.take(d.Tokens, now)
 	t.fleet.place.Learn(j.flow.Flow, busy.Seconds())
 	t.fleet.place.TrueUp(j.flow.Flow, j.cost, busy.Seconds())
 	if d.Code != "" && d.RetryMS >= 0 {
@@ -250,6 +260,7 @@ func (t *term) forgetJob(k jobKey, j *job, now time.Time) {
 		delete(t.running[j.promise.choice.Node], k)
 	}
 	j.flow.held--
+	t.regard(j.flow.tenant, now)
 	t.fleet.release(j.promise, now)
 }
 

@@ -132,7 +132,7 @@ func TestBusyModelIsDrained(t *testing.T) {
 	running := r.run(tokens("one", 150))
 	r.next(running, schemas.EventChunk)
 	crowded := r.run(tokens("two", 20))
-	r.waits(crowded.ID(), "n1/ollama: needs 10.0 GiB, and 5.2 GiB can be freed")
+	r.waits(crowded.ID(), "n1/ollama: loads it when one is done")
 	if c := m.Counts("one"); c.Unloads != 0 || c.Finished != 0 {
 		t.Errorf("while it runs: %+v", c)
 	}
@@ -222,7 +222,7 @@ func TestPinnedModelStays(t *testing.T) {
 	}
 	stop()
 	waiting := r.run(client.Chat("two", "hi"))
-	r.waits(waiting.ID(), "a/ollama: needs 10.0 GiB, and 5.2 GiB can be freed")
+	r.waits(waiting.ID(), "a/ollama: needs 10.0 GiB, and 5.2 GiB can be freed; one is pinned")
 	if c := a.Counts("one"); c.Unloads != 0 {
 		t.Errorf("it was unloaded though it is pinned: %+v", c)
 	}

@@ -152,6 +152,7 @@ type JobDone struct {
 	Tenant  string `json:"tenant"`
 	Attempt uint64 `json:"attempt"`
 	BusyMS  int64  `json:"busy_ms"` // how long it held the slot
+	Tokens  int64  `json:"tokens"`  // of its prompt and its answer; 0: unknown, or none
 
 	// Code is why the attempt failed, "" for ok. RetryMS is when the queue
 	// delivers the job again, from now; -1: it does not.

@@ -86,7 +86,7 @@ func TestPlainBodiesAreValid(t *testing.T) {
 	messages := rapid.Custom(func(t *rapid.T) string {
 		return "[" + strings.Join(rapid.SliceOfN(message, 0, 3).Draw(t, "messages"), " , ") + "]"
 	})
-	names := append([]string{"other", `pr\u006fmpt`}, knownMembers[:]...)
+	names := append([]string{"messages", "messages", "prompt", "input", "other", `pr\u006fmpt`}, knownMembers[:]...)
 	plain := 0
 	rapid.Check(t, func(t *rapid.T) {
 		body := []byte(drawObject(t, rapid.IntRange(0, 4).Draw(t, "n"), rapid.SampledFrom(names), rapid.OneOf(scalar, messages)))

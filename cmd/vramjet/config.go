@@ -111,9 +111,13 @@ type Timeouts struct {
 	Run           time.Duration `koanf:"run"`            // longest run of one attempt; 0: 10m
 }
 
-// Tenant is a tenant's share.
+// Tenant is a tenant's share and its limits.
 type Tenant struct {
-	Weight float64 `koanf:"weight"` // 0 means 1
+	Weight            float64 `koanf:"weight"`              // 0 means 1
+	MaxInFlight       int     `koanf:"max_in_flight"`       // 0: no limit
+	RequestsPerMinute int     `koanf:"requests_per_minute"` // 0: no limit
+	TokensPerMinute   int     `koanf:"tokens_per_minute"`   // 0: no limit
+	MaxQueued         int     `koanf:"max_queued"`          // 0: no limit
 }
 
 // Policy tunes the dispatcher.

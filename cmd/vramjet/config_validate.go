@@ -184,6 +184,14 @@ func (v *validator) tenant(name string, t Tenant) {
 	if !(t.Weight >= 0) {
 		v.fail(key+".weight", "it is negative")
 	}
+	for name, n := range map[string]int{
+		"max_in_flight": t.MaxInFlight, "requests_per_minute": t.RequestsPerMinute,
+		"tokens_per_minute": t.TokensPerMinute, "max_queued": t.MaxQueued,
+	} {
+		if n < 0 {
+			v.fail(key+"."+name, "it is negative")
+		}
+	}
 }
 
 func (v *validator) policy(p *Policy) {

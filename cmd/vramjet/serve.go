@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +66,9 @@ func makeStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
 
 // dispatch runs a dispatcher until ctx ends.
 func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log *slog.Logger) error {
-	weights := map[string]float64{}
+	tenants := make(map[string]dispatcher.Tenant, len(cfg.Tenants))
 	for name, t := range cfg.Tenants {
-		weights[name] = cmp.Or(t.Weight, 1)
+		tenants[name] = dispatcher.Tenant(t)
 	}
 	consumers := 0
 	if replicas > 1 {
@@ -77,7 +76,7 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 	}
 	d, err := dispatcher.New(nc, dispatcher.Config{
 		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Policy: cfg.Policy.placement(),
-		Weights: weights, Consumers: consumers, Logger: log,
+		Tenants: tenants, Consumers: consumers, Logger: log,
 	})
 	if err != nil {
 		return err
