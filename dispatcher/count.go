@@ -37,6 +37,7 @@ func (t *term) count() {
 				return
 			}
 			t.recount(subjects, before, now)
+			t.restoreShares()
 		})
 	})
 }

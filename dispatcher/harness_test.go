@@ -135,6 +135,7 @@ func (s *system) wantQueued(n uint64) {
 
 // A fakeNode answers offers as the test tells it, and settles nothing by itself.
 type fakeNode struct {
+	busyMS int64 // what each job took, as it says; 0: 1
 	*system
 	nc    *nats.Conn
 	state schemas.NodeState
@@ -259,6 +260,6 @@ func (n *fakeNode) free(r run, code schemas.Code, retryMS int64) {
 		n.Fatal(err)
 	}
 	_ = n.nc.Publish(schemas.NodeSubject(n.state.Node, "done"), encode(schemas.JobDone{
-		Node: n.state.Node, Boot: "b1", Tenant: "default", Job: r.job(), Attempt: attempt, BusyMS: 1, Code: code, RetryMS: retryMS,
+		Node: n.state.Node, Boot: "b1", Tenant: r.offer.Header.Get(schemas.HeaderTenant), Job: r.job(), Attempt: attempt, BusyMS: max(1, n.busyMS), Code: code, RetryMS: retryMS,
 	}))
 }

@@ -28,6 +28,7 @@ func (t *term) sweep(now time.Time) {
 	if !t.counting && now.Sub(t.counted) > countEvery {
 		t.count()
 	}
+	t.saveShares(now)
 	t.dropLostPulls(now)
 	t.sweepOffers(now)
 	t.sweepFlows(now)

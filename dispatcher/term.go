@@ -44,6 +44,10 @@ type term struct {
 	clearing bool // poison is being looked for
 	extended time.Time
 	marks    map[jobKey]time.Time // cancelled while queued, and when
+
+	former       map[string]float64 // shares of the leader before, by subject, until they are restored
+	savedShares  time.Time
+	savingShares bool
 }
 
 // voided says up to which attempt a job's runs are void, and since when.
@@ -84,7 +88,7 @@ func (t *term) open() (err error) {
 		return fmt.Errorf("listen to answers: %w", err)
 	}
 	t.loadMarks()
-	t.count()
+	t.loadShares(t.count)
 	return nil
 }
 
@@ -122,6 +126,8 @@ func (t *term) step(now time.Time) (ended bool) {
 	for _, j := range t.parked {
 		t.giveBack(j, 0)
 	}
+	t.savedShares = time.Time{}
+	t.saveShares(now)
 	t.cfg.Logger.Info("no longer leading", "dispatcher", t.cfg.ID)
 	close(t.over)
 	return true

@@ -233,6 +233,14 @@ func (*Scheduler) TrueUp(f *Flow, estimate, actual float64) {
 	}
 }
 
+// Lead is by how much a flow is ahead of what its lane served last, in slot-seconds
+// divided by its weight.
+func (*Scheduler) Lead(f *Flow) float64 { return f.tag - f.lane().clock }
+
+// Restore puts a flow ahead by a lead that another scheduler had of it. What it was
+// served since counts on top.
+func (s *Scheduler) Restore(f *Flow, lead float64) { s.TrueUp(f, 0, lead*f.weight) }
+
 // Learn notes what a job of a flow took, in slot-seconds.
 func (*Scheduler) Learn(f *Flow, seconds float64) {
 	const weight = 0.1

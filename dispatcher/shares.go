@@ -1,0 +1,111 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vramjet/vramjet/broker"
+)
+
+// Who is ahead of its share is stored, so that the next leader goes on from there.
+// What is lost in a crash is what was served since it was stored last.
+const (
+	sharesKey   = "shares"
+	sharesEvery = 5 * time.Second
+)
+
+// saveShares stores by how much flows are ahead, now and then, and as the term ends.
+func (t *term) saveShares(now time.Time) {
+	if now.Sub(t.savedShares) < sharesEvery || t.savingShares {
+		return
+	}
+	t.savedShares, t.savingShares = now, true
+	shares := t.shares()
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
+		defer cancel()
+		err := t.storeShares(ctx, shares)
+		t.post(func() {
+			t.savingShares = false
+			if err != nil {
+				t.cfg.Logger.Debug("shares were not stored", "err", err)
+			}
+		})
+	})
+}
+
+// shares is by how much each flow is ahead of those that it shares with, in
+// slot-seconds by weight, by subject. Flows that are not are left out.
+func (t *term) shares() map[string]float64 {
+	shares := map[string]float64{}
+	const most = 5000 // as many as one message of the bucket has room for
+	for subject, f := range t.flows {
+		if lead := t.fleet.place.Lead(f.Flow); lead > 0 && len(shares) < most {
+			shares[subject] = lead
+		}
+	}
+	return shares
+}
+
+func (t *term) storeShares(ctx context.Context, shares map[string]float64) error {
+	kv, err := t.js.KeyValue(ctx, broker.BucketState)
+	if err != nil {
+		return fmt.Errorf("open the bucket: %w", err)
+	}
+	if _, err := kv.Put(ctx, sharesKey, encode(shares)); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// loadShares reads what a former leader stored, and then counts what waits.
+func (t *term) loadShares(count func()) {
+	t.counting = true // it is about to
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
+		defer cancel()
+		shares, err := t.readShares(ctx)
+		t.post(func() {
+			if err != nil {
+				t.cfg.Logger.Warn("shares of a former leader are not known", "err", err)
+			}
+			t.former = shares
+			count()
+		})
+	})
+}
+
+func (t *term) readShares(ctx context.Context) (map[string]float64, error) {
+	kv, err := t.js.KeyValue(ctx, broker.BucketState)
+	if err != nil {
+		return nil, fmt.Errorf("open the bucket: %w", err)
+	}
+	e, err := kv.Get(ctx, sharesKey)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil //nolint:nilnil // nobody stored any
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	var shares map[string]float64
+	if err := json.Unmarshal(e.Value(), &shares); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	return shares, nil
+}
+
+// restoreShares goes on from a former leader's shares, when it is known which flows
+// wait.
+func (t *term) restoreShares() {
+	for subject, lead := range t.former {
+		if f := t.flows[subject]; f != nil && lead > 0 {
+			t.fleet.place.Restore(f.Flow, lead)
+		}
+	}
+	t.former = nil
+}
