@@ -18,7 +18,7 @@ TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test check vet static lint fmt bench fuzz wire clean
+.PHONY: help run build test check vet static lint fmt decide bench fuzz wire clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ test: ## unit and integration tests, with the race detector
 	go test $(TESTARGS) $$(go list ./... | grep -v '/integration$$')
 	go test $(TESTARGS) -parallel 4 ./integration
 
-check: fmt lint vet test static ## everything that must hold before a change lands
+check: fmt lint vet test static decide ## everything that must hold before a change lands
 
 vet: ## go vet
 	go vet ./...
@@ -50,6 +50,9 @@ lint: $(GOLANGCI) ## golangci-lint with the project's rules
 
 $(GOLANGCI):
 	GOBIN=$(abspath $(BIN)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+decide: ## measure what a decision takes, and fail where that is too much
+	go test -run '^$$' -bench Decision -benchtime 20000x ./dispatcher/placement
 
 bench: ## raw NATS limits, and vramjet beside them in the same run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration

@@ -16,7 +16,7 @@ func TestHelp(t *testing.T) {
 		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
-		"backends", "backends check", "config", "config show", "config check", "version",
+		"backends", "backends check", "simulate", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {

@@ -31,6 +31,7 @@ type cli struct {
 	Models modelsCmd `cmd:"" help:"Show, load and pin models, and estimate what they need."`
 
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
+	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
 
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`

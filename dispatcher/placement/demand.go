@@ -11,6 +11,7 @@ type demand struct {
 
 	arrivals rate
 	served   [3]int64 // when a job of a class was last served, by its rank
+	overtook bool     // the last job served was of a class below one that waited
 
 	target *place   // where the model is to be loaded once claims are gone; nil: nowhere yet
 	claims []*place // that give way for it
@@ -39,7 +40,7 @@ func newDemand() demand {
 
 // next returns the flow whose turn it is; nil where none may be served. Classes are
 // strict, but one that was not served for agingMS times the classes above it that wait
-// has its turn, for one job. Only the class of a model ages, never a job or a tenant:
+// has its turn, for one job, after which one of the class above has its own. Only the class of a model ages, never a job or a tenant:
 // a bulk batch, or many tenants with a job each, would invert the classes.
 func (d *demand) next(now, agingMS int64) (f *Flow, aged bool) {
 	top, overdue := 0, int64(-1)
@@ -50,11 +51,20 @@ func (d *demand) next(now, agingMS int64) (f *Flow, aged bool) {
 		case !ok:
 		case f == nil:
 			f, top = first, rank
-		case agingMS > 0 && late > overdue:
+		case agingMS > 0 && !d.overtook && late > overdue:
 			f, aged, overdue = first, true, late
 		}
 	}
 	return f, aged
+}
+
+// top is the rank of the most urgent class that may be served; 3 where none may.
+func (d *demand) top() int {
+	rank := 0
+	for rank < len(d.lanes) && len(d.lanes[rank].flows.items) == 0 {
+		rank++
+	}
+	return rank
 }
 
 // A claim orders pools, by their flows whose turn it is.

@@ -135,7 +135,7 @@ func (s *Scheduler) suits(p *place, ask Ask) string {
 
 // enough is how many ways to load a model are compared at most: in a large fleet the
 // best of so many is as good as the best of all.
-const enough = 32
+const enough = 16
 
 // bestLoad returns the best way to load the model; nil where there is none, or where
 // it is not worth its while. All nodes are looked at now and then, and in between those

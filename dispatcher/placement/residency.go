@@ -16,6 +16,7 @@ type victim struct {
 	used  bool    // it is in use, and gives way
 	loss  float64 // seconds of loading that a second without it brings on
 	other int     // 1: of another backend than the one that loads
+	held  schemas.Bytes
 }
 
 // victims lists the models of a place's node that may go for it, in the order in
@@ -33,7 +34,7 @@ func (s *Scheduler) victims(p *place, ask Ask, now int64) []victim {
 		if !ok {
 			continue
 		}
-		v := victim{place: q, used: used, loss: q.pool.arrivals.now(now) * float64(q.loadTime())}
+		v := victim{place: q, used: used, held: m.Held.Sum(), loss: q.pool.arrivals.now(now) * float64(q.loadTime())}
 		v.Candidate = ledger.Candidate{Victim: schemas.Victim{Backend: q.backend.Name, Model: m.Name}, Held: m.Held}
 		if !own {
 			v.other = 1
@@ -47,8 +48,9 @@ func (s *Scheduler) victims(p *place, ask Ask, now int64) []victim {
 			cmp.Compare(a.loss, b.loss),
 			cmp.Compare(a.place.loadTime(), b.place.loadTime()),
 			cmp.Compare(a.other, b.other),
-			cmp.Compare(b.place.model.Held.Sum(), a.place.model.Held.Sum()),
-			strings.Compare(a.String(), b.String()),
+			cmp.Compare(b.held, a.held),
+			strings.Compare(a.Backend, b.Backend),
+			strings.Compare(a.Model, b.Model),
 		)
 	})
 	return all
@@ -152,6 +154,12 @@ func (*Scheduler) worthLoading(p *pool) bool {
 // makeWay tells models in use to take no more jobs, so that they can be unloaded for
 // another.
 func (s *Scheduler) makeWay(p *pool, o *option) {
+	told := p.target == o.place && len(p.claims) == len(o.choice.Evict) && !slices.ContainsFunc(o.choice.Evict, func(v schemas.Victim) bool {
+		return o.place.node.places[v].givesTo != p
+	})
+	if told {
+		return
+	}
 	s.dropClaims(p)
 	p.target = o.place
 	for _, v := range o.choice.Evict {

@@ -142,24 +142,25 @@ func (s *Scheduler) wake(p *pool, now int64) {
 // Next returns the flow to serve and where, and false where none can be now. Serve
 // must be told if it is.
 func (s *Scheduler) Next(now int64) (f *Flow, c Choice, ok bool) {
-	s.wakeAll(now)
-	for {
-		p, ok := s.ready.first()
-		if !ok {
-			return nil, Choice{}, false
-		}
-		f, aged := p.next(now, s.policy.AgingMS)
-		if f == nil {
+	const rounds = 2 // what is found to be free while one looks is looked at once more
+	for range rounds {
+		s.wakeAll(now)
+		for len(s.ready.items) > 0 {
+			p := s.ready.items[0]
+			f, aged := p.next(now, s.policy.AgingMS)
+			if f == nil {
+				s.ready.remove(p)
+				continue
+			}
+			if c, ok := s.choose(p, Ask{Model: p.name, Flow: f, Aged: aged}, now); ok {
+				return f, c, true
+			}
 			s.ready.remove(p)
-			continue
+			p.retry = now + retryMS(p)
+			s.stuck.fix(p)
 		}
-		if c, ok := s.choose(p, Ask{Model: p.name, Flow: f, Aged: aged}, now); ok {
-			return f, c, true
-		}
-		s.ready.remove(p)
-		p.retry = now + retryMS(p)
-		s.stuck.fix(p)
 	}
+	return nil, Choice{}, false
 }
 
 // wakeAll has the pools looked at that may be served now and could not before.
@@ -173,7 +174,7 @@ func (s *Scheduler) wakeAll(now int64) {
 	clear(s.fresh)
 	for x := range s.roomier {
 		for _, p := range s.stuck.items {
-			if len(x.byPool[p]) > 0 {
+			if len(x.byPool[p]) > 0 && (p.target == nil || p.target.node == x) {
 				p.hints = append(p.hints, x)
 				hinted = append(hinted, p)
 			}
@@ -198,6 +199,7 @@ func (s *Scheduler) wakeAll(now int64) {
 func (s *Scheduler) Serve(f *Flow, now int64) (cost float64) {
 	cost = f.Cost()
 	p, l := f.pool, f.lane()
+	p.overtook = f.Class.Rank() > p.top()
 	l.serve(f, cost, now)
 	s.turn++
 	f.turn, f.since = s.turn, now

@@ -48,14 +48,21 @@ type policy interface {
 type run struct {
 	Config
 	clock
-	models   map[string]Model
-	machines []*machine
-	requests []*request
-	bill     bill
-	idle     idleness
-	decided  []time.Duration // what each decision took, of real time
-	left     int
+	models    map[string]Model
+	machines  []*machine
+	requests  []*request
+	bill      bill
+	idle      idleness
+	decided   []time.Duration // what each decision took, of real time
+	left      int
+	arrived   int
+	lastCame  time.Duration // when the last job arrived
+	lastEnded time.Duration // when one ended
 }
+
+// stuckAfter is for how long nothing happens where nothing ever will: longer than any
+// job runs, or any policy waits.
+const stuckAfter = 7 * 24 * time.Hour
 
 // Run replays the jobs until all have ended. It's deterministic but for what decisions
 // took. Errors are about the fleet and the jobs, or ctx's.
@@ -121,6 +128,7 @@ func (r *run) play(ctx context.Context, p policy) (*Report, error) {
 		m.changed = p.loaded
 		m.ended = func(m *machine, q *request) {
 			r.left--
+			r.lastEnded = r.now
 			p.ended(m, q)
 		}
 	}
@@ -128,11 +136,15 @@ func (r *run) play(ctx context.Context, p policy) (*Report, error) {
 	for i, j := range r.Jobs {
 		q := &request{Job: j, index: i}
 		r.requests[i] = q
-		r.at(j.At, func() { p.arrive(q) })
+		r.at(j.At, func() {
+			r.arrived++
+			r.lastCame = r.now
+			p.arrive(q)
+		})
 	}
 	for step := 0; r.left > 0; step++ {
 		before := r.now
-		if !r.step() {
+		if !r.step() || r.arrived == len(r.Jobs) && r.now-max(r.lastCame, r.lastEnded) > stuckAfter {
 			return nil, fmt.Errorf("%s left %d jobs waiting that nothing will ever serve", r.Policy, r.left)
 		}
 		r.idle.passed(r.now - before)
