@@ -85,8 +85,7 @@ func TestSessions(t *testing.T) {
 	p.wants(p.a, anybody, "x1", "hi")
 	p.wants(p.a, "vj.v1.jobs.other.normal.m", "o1", "hi", schemas.HeaderSession, "s") // of another tenant, first come: a and b have one job each
 	p.end()
-	p.b.state.Draining = true
-	p.b.report()
+	p.b.kill()
 	p.wants(p.a, anybody, "s5", "hi", schemas.HeaderSession, "s")
 }
 
@@ -129,6 +128,7 @@ func TestNoSlotIsTakenThatIsNone(t *testing.T) {
 		change func(s *schemas.NodeState)
 		then   func(f *fleet, now time.Time)
 		avoid  []string
+		load   bool // the job was to have its model loaded
 		moves  bool
 	}{
 		"as it is":          {moves: true},
@@ -141,6 +141,7 @@ func TestNoSlotIsTakenThatIsNone(t *testing.T) {
 		"dearer":            {change: func(s *schemas.NodeState) { s.Backends[0].Price.Input = 1 }},
 		"another kind":      {change: func(s *schemas.NodeState) { s.Backends[0].Models[0].Kinds = []schemas.Kind{schemas.Completion} }},
 		"another backend":   {change: func(s *schemas.NodeState) { s.Backends[0].Name = "y" }},
+		"instead of a load": {load: true},
 		"failed the job":    {avoid: []string{"b/x"}},
 		"turned a job away": {then: func(f *fleet, now time.Time) { f.rest(placement.Choice{Node: "b", Backend: "x", Model: "m"}, now) }},
 		"silent":            {then: func(f *fleet, now time.Time) { f.silent(now.Add(5*time.Second), silentAfter, time.Second) }},
@@ -157,6 +158,9 @@ func TestNoSlotIsTakenThatIsNone(t *testing.T) {
 					Name: "x", Healthy: true, Loads: true,
 					Models: []schemas.Model{model(2), {Name: "n", State: schemas.Installed, Slots: 1}},
 				}}}
+				if id == "a" && c.load {
+					s.Backends[0].Models[0].State = schemas.Installed
+				}
 				if id == "b" && c.change != nil {
 					c.change(s)
 				}
@@ -165,7 +169,7 @@ func TestNoSlotIsTakenThatIsNone(t *testing.T) {
 			j := &job{Job: readJob(t, `{"messages":[{"role":"user","content":"hi"}]}`, "s", "t"), avoid: c.avoid}
 			j.flow = &flow{Flow: f.place.Flow(j.Flow, 1), fleet: f}
 			j.prefixes = prefixKeys(j.Job)
-			j.promise = f.promise(placement.Choice{Node: "a", Backend: "x", Model: "m"}, now)
+			j.promise = f.promise(placement.Choice{Node: "a", Backend: "x", Model: "m", Load: c.load}, now)
 			f.prefixes.ran("m", j.prefixes, "b/x")
 			if c.then != nil {
 				c.then(f, now)
