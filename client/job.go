@@ -57,6 +57,12 @@ type Job struct {
 	// means schemas.AbandonCancel for an inbox.
 	Abandon schemas.Abandon
 
+	// Session names jobs that begin alike, such as the turns of one chat: 1 to 64
+	// characters of A-Z, a-z, 0-9, '_' and '-'. They run where the last one ran, whose
+	// cache saves work, as long as a slot is free there. "" means that this is told
+	// from the request.
+	Session string
+
 	// Trace is a W3C traceparent. "" means none.
 	Trace string
 }
@@ -107,6 +113,7 @@ func (j *Job) message(tenant string) (*nats.Msg, error) {
 		{schemas.HeaderKind, string(j.Kind)},
 		{schemas.HeaderReply, j.Reply},
 		{schemas.HeaderAbandon, string(j.Abandon)},
+		{schemas.HeaderSession, j.Session},
 		{schemas.HeaderTrace, j.Trace},
 	} {
 		if h.value != "" {
@@ -133,6 +140,8 @@ func (j *Job) check(tenant string) error {
 		return errors.New("the body is empty: it takes an OpenAI request, or a prompt as plain text")
 	case j.ID != "" && !schemas.ValidToken(j.ID):
 		return fmt.Errorf("the id %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", j.ID)
+	case j.Session != "" && !schemas.ValidToken(j.Session):
+		return fmt.Errorf("the session %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", j.Session)
 	case j.Timeout < 0:
 		return fmt.Errorf("the timeout %s is negative", j.Timeout)
 	case j.Attempts < 0 || j.Attempts > schemas.MaxAttempts:

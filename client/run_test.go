@@ -59,7 +59,7 @@ func TestRunCarriesTheJob(t *testing.T) {
 	at := time.Now().Add(time.Hour).Round(time.Millisecond)
 	job := client.Job{
 		Model: "a b", Class: schemas.Interactive, ID: "job-1", Body: []byte(`{"prompt":"x","stream":true}`),
-		Deadline: at, Timeout: 90 * time.Second, Attempts: 2, Abandon: schemas.AbandonFinish, Inbox: true,
+		Deadline: at, Timeout: 90 * time.Second, Attempts: 2, Abandon: schemas.AbandonFinish, Session: "s-1", Inbox: true,
 	}
 	s, err := newClient(t, nc, client.Options{Tenant: "acme"}).Run(deadline(t), job)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestRunCarriesTheJob(t *testing.T) {
 	defer s.Close()
 	got := <-jobs
 	if got.ID != "job-1" || got.Flow != (schemas.Flow{Tenant: "acme", Class: schemas.Interactive, Model: "a b"}) ||
-		!got.Deadline.Equal(at) || got.Timeout != 90*time.Second || got.Attempts != 2 || got.Abandon != schemas.AbandonFinish ||
+		!got.Deadline.Equal(at) || got.Timeout != 90*time.Second || got.Attempts != 2 || got.Abandon != schemas.AbandonFinish || got.Session != "s-1" ||
 		got.Kind != schemas.Completion || !schemas.IsInbox(got.Reply) || !got.Stream {
 		t.Errorf("the job arrived as %+v", got)
 	}

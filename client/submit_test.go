@@ -27,6 +27,7 @@ func TestSubmitRefuses(t *testing.T) {
 		{"no model", func(j *client.Job) { j.Model = "" }, "model name is empty"},
 		{"class", func(j *client.Job) { j.Class = "urgent" }, `class "urgent"`},
 		{"id", func(j *client.Job) { j.ID = "a b" }, `id "a b"`},
+		{"session", func(j *client.Job) { j.Session = "a b" }, `session "a b"`},
 		{"no body", func(j *client.Job) { j.Body = nil }, "body is empty"},
 		{"reply", func(j *client.Job) { j.Reply = "$JS.API.STREAM.DELETE.VJ_JOBS" }, schemas.HeaderReply},
 		{"other tenant's results", func(j *client.Job) { j.Reply = "vj.v1.results.acme.1.end" }, schemas.HeaderReply},

@@ -105,6 +105,7 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 		return
 	}
 	if err == nil {
+		j.prefixes = prefixKeys(j.Job)
 		err = t.mayRun(j, now)
 	}
 	switch {
@@ -116,6 +117,7 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 	case !wanted, j.promise == nil, !t.fleet.place.Serves(f.Model, j.Kind), len(t.avoid) > 0 && t.mustAvoid(j):
 		t.park(j, now)
 	default:
+		t.nearCache(j, now)
 		t.hand(j, now)
 	}
 }

@@ -21,10 +21,11 @@ const restAtMost = time.Second
 // fleet is what the dispatcher believes of the nodes: their last reports, and
 // what it promised since. It belongs to the goroutine of Run.
 type fleet struct {
-	nodes map[string]*node
-	place *placement.Scheduler
-	began time.Time // from which its times count
-	next  uint64    // id of the next promise
+	nodes    map[string]*node
+	place    *placement.Scheduler
+	prefixes *prefixes // where prompts ran last
+	began    time.Time // from which its times count
+	next     uint64    // id of the next promise
 }
 
 // A node is the last state of a worker and what it was promised.
@@ -51,7 +52,7 @@ type promise struct {
 
 func newFleet() *fleet {
 	return &fleet{
-		nodes: map[string]*node{}, began: time.Now(),
+		nodes: map[string]*node{}, prefixes: newPrefixes(mostPrefixes), began: time.Now(),
 		place: placement.NewScheduler(placement.NewFleet(), placement.DefaultPolicy()),
 	}
 }
@@ -197,15 +198,19 @@ func (f *fleet) alive(id string, now time.Time) {
 func (f *fleet) forget(id string) {
 	delete(f.nodes, id)
 	f.place.Remove(id)
+	f.prefixes.lost(id)
 }
 
 // refresh makes what placement sees of a node anew: its report less promises.
 func (f *fleet) refresh(id string, now time.Time) {
-	n := f.nodes[id]
-	if n == nil {
-		return
+	if n := f.nodes[id]; n != nil {
+		f.place.Set(n.view(now), f.ms(now))
 	}
-	p := &placement.Node{ID: id}
+}
+
+// view is a node as placement sees it.
+func (n *node) view(now time.Time) *placement.Node {
+	p := &placement.Node{ID: n.state.Node}
 	switch {
 	case n.state.Draining:
 		p.Closed = "is draining"
@@ -219,7 +224,24 @@ func (f *fleet) refresh(id string, now time.Time) {
 		p.Backends = append(p.Backends, n.backend(b, now))
 	}
 	n.loadPromised(p)
-	f.place.Set(p, f.ms(now))
+	return p
+}
+
+// inMemory returns the model of a choice as it counts now, and what its backend
+// costs. It reports false where the model is not in memory, or takes no jobs now.
+func (f *fleet) inMemory(c placement.Choice, now time.Time) (m placement.Model, cost float64, ok bool) {
+	n := f.nodes[c.Node]
+	if n == nil || f.place.GivesWay(c) {
+		return m, 0, false
+	}
+	v := n.view(now)
+	for _, b := range v.Backends {
+		if i := slices.IndexFunc(b.Models, func(m placement.Model) bool { return m.Name == c.Model }); i >= 0 && b.Name == c.Backend {
+			m = b.Models[i]
+			return m, b.Cost, v.Closed == "" && b.Closed == "" && m.Closed == "" && m.State == schemas.Resident
+		}
+	}
+	return m, 0, false
 }
 
 // backend returns what placement needs to know of a backend. Its cost is that of

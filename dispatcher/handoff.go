@@ -136,6 +136,7 @@ func (t *term) goAhead(j *job, o *outcome, now time.Time) {
 		t.turnedAway(j, &outcome{err: err}, now)
 		return
 	}
+	t.fleet.prefixes.ran(j.flow.Model, j.prefixes, j.promise.choice.Place())
 	j.running, j.shown = true, o.Seq
 	j.msg, j.Body = nil, nil // the node has them now
 	node := j.promise.choice.Node
@@ -208,6 +209,7 @@ func (t *term) placeParked(now time.Time) {
 		}
 		j.promise, j.cost = t.fleet.promise(choice, now), j.flow.Cost()
 		t.fleet.place.TrueUp(j.flow.Flow, 0, j.cost)
+		t.nearCache(j, now)
 		t.hand(j, now)
 	}
 }

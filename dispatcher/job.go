@@ -35,6 +35,7 @@ type job struct {
 	cancelled bool     // to end instead of getting its go
 	parked    time.Time
 	avoid     []string // places that turned it away
+	prefixes  []uint64 // of its prompt
 }
 
 // ask is what the job needs of a node.

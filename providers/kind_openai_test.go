@@ -32,5 +32,7 @@ func simKind() providertest.Kind {
 		Exchanges: llamaExchanges()[:3],
 		Load:      "m",
 		Pressure:  &providers.Pressure{Waiting: -1, Slots: 4, KVUsed: -1},
+
+		Priorities: map[schemas.Class]string{schemas.Interactive: "-1", schemas.Normal: "", "": "", schemas.Batch: "1"},
 	}
 }

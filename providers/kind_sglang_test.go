@@ -15,8 +15,9 @@ import (
 // A sglangServer releases and resumes its memory as SGLang does, and dies as that
 // does when it is told so at the wrong time.
 type sglangServer struct {
-	saver, backup, metrics bool // how it was started
-	old                    bool // has the paths of older versions
+	saver, backup, metrics bool   // how it was started
+	old                    bool   // has the paths of older versions
+	priorities             string // what it says of them
 
 	mu       sync.Mutex // guards what follows
 	seed     int
@@ -47,8 +48,8 @@ func (s *sglangServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case route == "GET /model_info":
 		fmt.Fprint(w, `{"model_path":"qwen/qwen3-vl","tokenizer_path":"qwen/qwen3-vl","is_generation":true,"preferred_sampling_params":null,"weight_version":"default","has_image_understanding":true,"has_audio_understanding":false}`)
 	case route == "GET /server_info":
-		fmt.Fprintf(w, `{"model_path":"qwen/qwen3-vl","host":"127.0.0.1","port":30000,"api_key":"secret","context_length":null,"mem_fraction_static":0.88,"max_running_requests":48,"max_total_tokens":null,"tp_size":2,"random_seed":%d,"enable_memory_saver":%t,"enable_weights_cpu_backup":%t,"enable_metrics":%t,"served_model_name":"qwen3-vl","reasoning_parser":"qwen3","tool_call_parser":"qwen","status":"ready","max_total_num_tokens":414382,"max_req_input_len":131066,"internal_states":[{"last_gen_throughput":123.4}],"version":"0.5.9"}`,
-			s.seed, s.saver, s.backup, s.metrics)
+		fmt.Fprintf(w, `{"model_path":"qwen/qwen3-vl","host":"127.0.0.1","port":30000,"api_key":"secret","context_length":null,"mem_fraction_static":0.88,"max_running_requests":48,"max_total_tokens":null,%s"tp_size":2,"random_seed":%d,"enable_memory_saver":%t,"enable_weights_cpu_backup":%t,"enable_metrics":%t,"served_model_name":"qwen3-vl","reasoning_parser":"qwen3","tool_call_parser":"qwen","status":"ready","max_total_num_tokens":414382,"max_req_input_len":131066,"internal_states":[{"last_gen_throughput":123.4}],"version":"0.5.9"}`,
+			s.priorities, s.seed, s.saver, s.backup, s.metrics)
 	case route == "GET /metrics" && s.metrics:
 		fmt.Fprint(w, s.gauges())
 	case path == "/release_memory_occupation" || path == "/resume_memory_occupation":
@@ -133,7 +134,6 @@ func sglangKinds() []providertest.Kind {
 	modern := providertest.Kind{
 		Name:    providers.KindSGLang,
 		Dialect: w.dialect(`data: {"error":{"object":"error","message":"Internal server error: it broke","type":"InternalServerError","param":null,"code":500}}` + "\n\ndata: [DONE]\n\n"),
-		Server:  func() http.Handler { return &sglangServer{saver: true, backup: true, metrics: true, seed: 314159} },
 		Models: []providers.Model{{
 			Name: "qwen3-vl", Kinds: text, State: schemas.Resident, Slots: 48, Context: 131072,
 			Abilities: []providers.Ability{providers.Tools, providers.Vision, providers.Reasoning},
@@ -144,11 +144,26 @@ func sglangKinds() []providertest.Kind {
 		Load:      "qwen3-vl",
 		Pressure:  &providers.Pressure{KVUsed: 0.28},
 	}
-	old := modern
+	old := modern // it knows no priorities
 	old.Server = func() http.Handler {
 		return &sglangServer{saver: true, backup: true, metrics: true, seed: 1, old: true}
 	}
-	return []providertest.Kind{modern, old}
+	modern.Server = func() http.Handler {
+		return &sglangServer{saver: true, backup: true, metrics: true, seed: 314159, priorities: `"enable_priority_scheduling":true,"schedule_low_priority_values_first":false,`}
+	}
+	modern.Priorities = map[schemas.Class]string{schemas.Interactive: "3", schemas.Normal: "2", "": "2", schemas.Batch: "1"}
+	lowFirst := modern
+	lowFirst.Server = func() http.Handler {
+		return &sglangServer{saver: true, backup: true, metrics: true, seed: 1, priorities: `"enable_priority_scheduling":true,"schedule_low_priority_values_first":true,`}
+	}
+	lowFirst.Priorities = map[schemas.Class]string{schemas.Interactive: "-3", schemas.Normal: "-2", "": "-2", schemas.Batch: "-1"}
+	without := modern
+	without.Server = func() http.Handler {
+		return &sglangServer{saver: true, backup: true, metrics: true, seed: 1, priorities: `"enable_priority_scheduling":false,`}
+	}
+	without.Priorities = map[schemas.Class]string{schemas.Interactive: "", schemas.Normal: "", "": "", schemas.Batch: ""}
+	old.Priorities = without.Priorities
+	return []providertest.Kind{modern, lowFirst, without, old}
 }
 
 func sglangFailures() []providertest.Failure {

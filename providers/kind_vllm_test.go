@@ -126,6 +126,8 @@ func vllmKinds() []providertest.Kind {
 		Failures:  vllmFailures(),
 		Load:      "sql-lora",
 		Pressure:  &providers.Pressure{KVUsed: 0.42},
+
+		Priorities: map[schemas.Class]string{schemas.Interactive: "-1", schemas.Normal: "", "": "", schemas.Batch: "1"},
 	}
 	old := modern
 	old.Server = func() http.Handler { return &vllmServer{dev: true, enabled: true, silent: true} }

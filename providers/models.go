@@ -220,6 +220,11 @@ func (l *last[T]) learn(now T, err error) T {
 		l.said.Store(&now)
 		return now
 	}
+	return l.last()
+}
+
+// last returns what the server said the last time, the zero value where it never did.
+func (l *last[T]) last() T {
 	if old := l.said.Load(); old != nil {
 		return *old
 	}

@@ -13,6 +13,9 @@ import (
 // A member is a member of a JSON object: its name and its value's text.
 type member struct{ key, value []byte }
 
+// is reports whether the member has that name, in any case.
+func (m member) is(name string) bool { return strings.EqualFold(name, string(m.key)) }
+
 // members returns the members of a JSON object as they stand, names unescaped.
 func members(object []byte) ([]member, bool) {
 	var found []member
@@ -83,7 +86,7 @@ var ours = []string{"model", "stream", "stream_options", "vramjet"}
 // patch returns the request's body as it goes to a server that speaks OpenAI:
 // with the server's name of the model, and streamed with usage at the end unless
 // it asks for embeddings. All else passes through, but for "vramjet", which is
-// ours.
+// ours, and "priority" where it is.
 func patch(req Request) ([]byte, error) {
 	found, ok := members(req.Body)
 	if !ok {
@@ -99,8 +102,11 @@ func patch(req Request) ([]byte, error) {
 		}
 		out = append(out, '}')
 	}
+	if req.priority.value != 0 {
+		out = strconv.AppendInt(append(out, `,"priority":`...), int64(req.priority.value), 10)
+	}
 	for _, m := range found {
-		if !slices.ContainsFunc(ours, func(name string) bool { return strings.EqualFold(name, string(m.key)) }) {
+		if !slices.ContainsFunc(ours, m.is) && (!req.priority.ours || !m.is("priority")) {
 			out = appendMember(out, m)
 		}
 	}

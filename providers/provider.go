@@ -146,8 +146,15 @@ type Request struct {
 	Model string // as the server names it; replaces the body's
 	Body  []byte // an OpenAI request, a JSON object; not changed, not kept
 
+	// Class is how urgent the request is, for servers that order requests by their
+	// member "priority". These get one of ours, and never the body's. "" means
+	// schemas.Normal.
+	Class schemas.Class
+
 	// Limits bound the run. ctx bounds it too.
 	Limits Limits
+
+	priority priority
 }
 
 // Limits are how long a server may take. 0 means no limit.

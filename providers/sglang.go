@@ -45,6 +45,8 @@ type sglangInfo struct {
 	Tools      string `json:"tool_call_parser"`
 	Reasoning  string `json:"reasoning_parser"`
 	MaxRunning int    `json:"max_running_requests"`
+	Priorities bool   `json:"enable_priority_scheduling"`
+	LowFirst   bool   `json:"schedule_low_priority_values_first"`
 }
 
 // A sglangModel is what the server says of its model.
@@ -130,13 +132,13 @@ func (p *SGLang) info(ctx context.Context) (*sglangInfo, error) {
 
 // Generate implements Provider.
 func (p *SGLang) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
-	a, err := p.OpenAI.Generate(ctx, req, emit)
+	a, err := p.OpenAI.Generate(ctx, p.inClass(req), emit)
 	return a, p.answered(err)
 }
 
 // Embed implements Embedder.
 func (p *SGLang) Embed(ctx context.Context, req Request) (Answer, error) {
-	a, err := p.OpenAI.Embed(ctx, req)
+	a, err := p.OpenAI.Embed(ctx, p.inClass(req))
 	return a, p.answered(err)
 }
 

@@ -14,6 +14,18 @@ type Sim struct {
 	LlamaRouter
 }
 
+// Generate implements Provider.
+func (p *Sim) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
+	req.priority = lowFirst(req.Class)
+	return p.LlamaRouter.Generate(ctx, req, emit)
+}
+
+// Embed implements Embedder.
+func (p *Sim) Embed(ctx context.Context, req Request) (Answer, error) {
+	req.priority = lowFirst(req.Class)
+	return p.LlamaRouter.Embed(ctx, req)
+}
+
 // simState is what a simulated server says of itself.
 type simState struct {
 	Devices []schemas.Device `json:"devices"`

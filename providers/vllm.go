@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -19,7 +20,27 @@ const settleTime = 30 * time.Second
 // --enable-sleep-mode and with VLLM_SERVER_DEV_MODE=1 in its environment.
 type VLLM struct {
 	*OpenAI
-	sleeps last[bool]
+	sleeps  last[bool]
+	refused atomic.Int64 // when it turned a priority down, in Unix ns; 0: never
+}
+
+// Generate implements Provider.
+func (p *VLLM) Generate(ctx context.Context, req Request, emit func([]byte) error) (Answer, error) {
+	return p.inClass(req, func(req Request) (a Answer, begun bool, err error) {
+		a, err = p.OpenAI.Generate(ctx, req, func(chunk []byte) error {
+			begun = true
+			return emit(chunk)
+		})
+		return a, begun, err
+	})
+}
+
+// Embed implements Embedder.
+func (p *VLLM) Embed(ctx context.Context, req Request) (Answer, error) {
+	return p.inClass(req, func(req Request) (Answer, bool, error) {
+		a, err := p.OpenAI.Embed(ctx, req)
+		return a, false, err
+	})
 }
 
 // Models implements Provider. An adapter has the context of its model.

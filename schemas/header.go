@@ -9,6 +9,7 @@ const (
 	HeaderTimeout  = "Vj-Timeout"  // Go duration: longest run of one attempt
 	HeaderAttempts = "Vj-Attempts" // most attempts, 1 to 100; without one, DefaultAttempts
 	HeaderAbandon  = "Vj-Abandon"  // an Abandon
+	HeaderSession  = "Vj-Session"  // 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-': jobs of one prefer the place that has their cache
 	HeaderTrace    = "traceparent" // W3C trace context; lower case, since NATS headers are case-sensitive
 )
 

@@ -50,6 +50,7 @@ type Job struct {
 	Timeout  time.Duration
 	Attempts int
 	Abandon  Abandon
+	Session  string // whose jobs are best run where the last one ran; "": none
 	Body     []byte // an OpenAI request, a JSON object
 }
 
@@ -67,6 +68,18 @@ func (j *Job) EndSubject() string {
 		return j.Reply
 	}
 	return EndSubject(j.Flow.Tenant, j.ID)
+}
+
+// Prompt returns what the job has a model read, as JSON: the messages of a chat, the
+// prompt of a completion, the input of an embedding. The job is one that ReadJob
+// found sound.
+func (j *Job) Prompt() []byte {
+	for key, value := range members(bytes.TrimLeft(j.Body, space)) {
+		if i := indexMember(key); i >= 0 && i < len(kindMembers) && kindMembers[i].kind == j.Kind {
+			return value
+		}
+	}
+	return nil
 }
 
 // Header reads headers of a NATS message: nats.Header.Get, say.
@@ -129,6 +142,9 @@ func (j *Job) readHeaders(h Header) error {
 		if j.Attempts, err = strconv.Atoi(s); err != nil || j.Attempts < 1 || j.Attempts > MaxAttempts {
 			return Errorf(InvalidRequest, "%s %q is not a number from 1 to %d", HeaderAttempts, truncate(s), MaxAttempts)
 		}
+	}
+	if j.Session = h(HeaderSession); j.Session != "" && !ValidToken(j.Session) {
+		return Errorf(InvalidRequest, "%s %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", HeaderSession, truncate(j.Session))
 	}
 	switch a := Abandon(h(HeaderAbandon)); {
 	case a == AbandonCancel, a == AbandonFinish:

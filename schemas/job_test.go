@@ -29,12 +29,12 @@ func TestReadJob(t *testing.T) {
 		"all headers": {
 			headers{
 				HeaderMsgID: "j-1", HeaderReply: "_INBOX.a", HeaderDeadline: "2026-01-02T15:04:05Z", HeaderTimeout: "90s",
-				HeaderAttempts: "1", HeaderAbandon: "finish", HeaderKind: "chat",
+				HeaderAttempts: "1", HeaderAbandon: "finish", HeaderKind: "chat", HeaderSession: "s-1",
 			},
 			body,
 			Job{
 				ID: "j-1", Kind: Chat, Stream: true, Reply: "_INBOX.a", Deadline: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
-				Timeout: 90 * time.Second, Attempts: 1, Abandon: AbandonFinish,
+				Timeout: 90 * time.Second, Attempts: 1, Abandon: AbandonFinish, Session: "s-1",
 			},
 		},
 		"an inbox is abandoned":     {headers{HeaderReply: "_INBOX.a"}, body, Job{ID: "7", Kind: Chat, Stream: true, Reply: "_INBOX.a", Attempts: DefaultAttempts, Abandon: AbandonCancel}},
@@ -73,6 +73,27 @@ func TestReadJobOfPlainText(t *testing.T) {
 	}
 }
 
+func TestPrompt(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"prompt":"no","messages":[{"role":"user","content":"x, \"y\""}],"stream":true}`: `[{"role":"user","content":"x, \"y\""}]`,
+		` {"model":"llama3.1:8b","prompt" : "x"}`:                                         `"x"`,
+		`{"\u0069nput":["x","y"]}`:                                                        `["x","y"]`,
+		"Why?":                                                                            `[{"role":"user","content":"Why?"}]`,
+	} {
+		h := headers{}
+		if strings.Contains(body, "messages") {
+			h[HeaderKind] = "chat"
+		}
+		j, err := ReadJob(h.get, []byte(body), testFlow, 7, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(j.Prompt()); got != want {
+			t.Errorf("the prompt of %s is %s, want %s", body, got, want)
+		}
+	}
+}
+
 func TestReadJobRefuses(t *testing.T) {
 	const good = `{"prompt":"x"}`
 	for name, c := range map[string]struct {
@@ -104,6 +125,8 @@ func TestReadJobRefuses(t *testing.T) {
 		"no attempts":          {headers{HeaderAttempts: "0"}, good, InvalidRequest, "", "7"},
 		"too many attempts":    {headers{HeaderAttempts: "101"}, good, InvalidRequest, "", "7"},
 		"bad abandon":          {headers{HeaderAbandon: "maybe"}, good, InvalidRequest, "", "7"},
+		"bad session":          {headers{HeaderSession: "a b"}, good, InvalidRequest, "", "7"},
+		"long session":         {headers{HeaderSession: strings.Repeat("s", 65)}, good, InvalidRequest, "", "7"},
 		"bad id":               {headers{HeaderMsgID: "a.b c"}, good, InvalidRequest, "", "7"},
 		"bad id, good reply":   {headers{HeaderMsgID: "a.b c", HeaderReply: "_INBOX.a"}, good, InvalidRequest, "_INBOX.a", "7"},
 		"bad body, good reply": {headers{HeaderMsgID: "j", HeaderReply: "_INBOX.a"}, `{`, InvalidRequest, "_INBOX.a", "j"},

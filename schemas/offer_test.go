@@ -69,6 +69,7 @@ func TestReadOfferRefuses(t *testing.T) {
 		HeaderTimeout:  "-1s",
 		HeaderAttempts: "0",
 		HeaderAbandon:  "now",
+		HeaderSession:  "a b",
 		HeaderEvict:    "m",
 	} {
 		if _, err := ReadOffer(offerHeader(key, bad), []byte(`{}`)); err == nil || !strings.Contains(err.Error(), key) {

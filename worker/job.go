@@ -107,6 +107,7 @@ func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
 		Kind:   a.offer.Job.Kind,
 		Model:  a.backend.serverName(a.offer.Model),
 		Body:   a.offer.Job.Body,
+		Class:  a.offer.Job.Flow.Class,
 		Limits: a.backend.Limits,
 	}
 	if req.Kind != schemas.Embedding {

@@ -246,3 +246,26 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// asked is a provider that notes what it is asked.
+type asked struct {
+	providers.Provider
+	got providers.Request
+}
+
+func (p *asked) Generate(_ context.Context, req providers.Request, _ func([]byte) error) (providers.Answer, error) {
+	p.got = req
+	return providers.Answer{}, nil
+}
+
+func TestTheServerIsToldTheClass(t *testing.T) {
+	a, _ := newTestAttempt(t, time.Hour)
+	p := &asked{}
+	a.backend.Provider = p
+	if _, err := a.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p.got.Class != schemas.Batch || p.got.Kind != schemas.Chat {
+		t.Errorf("the provider was asked %+v", p.got)
+	}
+}

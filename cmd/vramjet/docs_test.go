@@ -366,6 +366,7 @@ func examples(text string) string {
 var others = []string{
 	"--last-for", "--json", "--raw", "--force", "--force-stdin",
 	"--add-host", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
+	"--scheduling-policy", "--enable-priority-scheduling", "--schedule-low-priority-values-first", "--priority-scheduling-preemption-threshold",
 }
 
 // TestDocsFlags: the table of flags is that of the command line, and no page

@@ -41,9 +41,9 @@ func TestSubmitSends(t *testing.T) {
 	s.env["VRAMJET_TENANT"] = "acme"
 	before := time.Now()
 	s.want(t, exitOK, "submit", "-m", "m", "--class", "batch", "--system", "be brief", "--max-tokens", "7", "--temperature", "0",
-		"--timeout", "90s", "--deadline", "1h", "-")
+		"--timeout", "90s", "--deadline", "1h", "--session", "s-1", "-")
 	got := <-jobs
-	if got.Flow != (schemas.Flow{Tenant: "acme", Class: schemas.Batch, Model: "m"}) || got.Timeout != 90*time.Second ||
+	if got.Flow != (schemas.Flow{Tenant: "acme", Class: schemas.Batch, Model: "m"}) || got.Timeout != 90*time.Second || got.Session != "s-1" ||
 		got.Deadline.Before(before.Add(59*time.Minute)) || got.Deadline.After(time.Now().Add(time.Hour)) || !got.Stream {
 		t.Errorf("the job is %+v", got)
 	}

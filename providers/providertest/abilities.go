@@ -513,3 +513,36 @@ func pressure(t *testing.T, r *rig) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// priorities: a request's class reaches the server, and nothing that the request says
+// of its priority.
+func priorities(t *testing.T, r *rig) {
+	var sent []byte
+	server := r.Server()
+	p := r.serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodPost {
+			server.ServeHTTP(w, req)
+			return
+		}
+		sent, _ = io.ReadAll(req.Body)
+		req.Body = io.NopCloser(strings.NewReader(string(sent)))
+		r.Dialect.send(r.Dialect.Chunk("a"), r.Dialect.End)(w, req)
+	}))
+	if _, err := p.Models(t.Context()); err != nil { // some say there whether they know priorities
+		t.Fatal(err)
+	}
+	for class, want := range r.Priorities {
+		for _, own := range []string{"", `,"priority":-99`, `,"priority":99,"Priority":-99`} {
+			body := `{"messages":[{"role":"user","content":"hi"}]` + own + `}`
+			if _, _, err := run(t, p, providers.Request{Kind: schemas.Chat, Model: "m", Class: class, Body: []byte(body)}); err != nil {
+				t.Fatal(err)
+			}
+			var got struct {
+				Priority json.RawMessage `json:"priority"` // takes any case
+			}
+			if err := json.Unmarshal(sent, &got); err != nil || string(got.Priority) != want {
+				t.Errorf("%s%s: the priority %q arrived, want %q: %s", class, own, got.Priority, want, sent)
+			}
+		}
+	}
+}

@@ -53,6 +53,10 @@ type Kind struct {
 	// of the kind say nothing.
 	Pressure *providers.Pressure
 
+	// Priorities are what "priority" is when a request reaches Server, by its class, as
+	// JSON: "" where there is none. nil means that servers of the kind know none.
+	Priorities map[schemas.Class]string
+
 	recorded bool // Dialect.Stream was given
 }
 
@@ -142,6 +146,9 @@ func Run(t *testing.T, k Kind, proofs *Proofs, source Source) {
 	}
 	if k.Events != "" {
 		prove("events", Events, events)
+	}
+	if k.Priorities != nil {
+		prove("priority", Priority, priorities)
 	}
 }
 

@@ -27,12 +27,13 @@ const (
 	Unload     Ability = "unload"
 	Pressure   Ability = "pressure"
 	Events     Ability = "events"
+	Priority   Ability = "priority"
 	Errors     Ability = "errors"
 	Cancel     Ability = "cancel"
 	Faults     Ability = "faults"
 )
 
-var columns = []Ability{Discovery, Chat, Completion, Embeddings, Tools, Vision, Reasoning, Schema, Memory, Load, Unload, Pressure, Events, Errors, Cancel, Faults}
+var columns = []Ability{Discovery, Chat, Completion, Embeddings, Tools, Vision, Reasoning, Schema, Memory, Load, Unload, Pressure, Events, Priority, Errors, Cancel, Faults}
 
 // A Source is what an ability was proven by.
 type Source string

@@ -23,9 +23,9 @@ type model struct {
 	expire bool            // unload when nothing runs any more
 
 	busy    int
-	wanted  int             // requests that are to get a slot
-	used    int             // when it was used last, as Server.uses had it
-	waiting []chan struct{} // for a slot, the first first: closed when it's theirs
+	wanted  int      // requests that are to get a slot
+	used    int      // when it was used last, as Server.uses had it
+	waiting []waiter // for a slot, the first first
 
 	failure  Failure
 	failures int // how many are left, where the failure is for a number of times
@@ -51,6 +51,12 @@ type seat struct {
 	model   Model
 	cut     <-chan struct{} // closed when the model is unloaded under the request
 	failure Failure
+}
+
+// A waiter is a request that waits for a slot.
+type waiter struct {
+	turn     chan struct{} // closed when the slot is its
+	priority int
 }
 
 // errCrowded is why a load cannot begin yet: its room is that of busy models.
@@ -235,7 +241,7 @@ func (s *Server) wait(ctx context.Context, c <-chan struct{}) error {
 
 // sit waits for a slot of a model, which is loaded for it if need be. The caller
 // leaves the seat in the end.
-func (s *Server) sit(ctx context.Context, name string) (seat, error) {
+func (s *Server) sit(ctx context.Context, name string, priority int) (seat, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.find(name)
@@ -254,7 +260,7 @@ func (s *Server) sit(ctx context.Context, name string) (seat, error) {
 			}
 			return seat{}, err
 		}
-		if err := s.slot(ctx, m); err != nil {
+		if err := s.slot(ctx, m, priority); err != nil {
 			m.counts.Cancelled++
 			return seat{}, err
 		}
@@ -272,15 +278,20 @@ func (s *Server) sit(ctx context.Context, name string) (seat, error) {
 	return got, nil
 }
 
-// slot waits for a slot, in order. mu is held.
-func (s *Server) slot(ctx context.Context, m *model) error {
+// slot waits for a slot: the lowest priority is first, and of one priority who came
+// first. mu is held.
+func (s *Server) slot(ctx context.Context, m *model, priority int) error {
 	if m.busy < m.Slots {
 		m.busy++
 		return nil
 	}
-	mine := make(chan struct{})
-	m.waiting = append(m.waiting, mine)
-	if err := s.wait(ctx, mine); err != nil {
+	mine := waiter{make(chan struct{}), priority}
+	at := slices.IndexFunc(m.waiting, func(w waiter) bool { return w.priority > priority })
+	if at < 0 {
+		at = len(m.waiting)
+	}
+	m.waiting = slices.Insert(m.waiting, at, mine)
+	if err := s.wait(ctx, mine.turn); err != nil {
 		if i := slices.Index(m.waiting, mine); i >= 0 {
 			m.waiting = slices.Delete(m.waiting, i, i+1)
 		} else {
@@ -296,7 +307,7 @@ func (s *Server) free(m *model) {
 	s.uses++
 	m.used = s.uses
 	if len(m.waiting) > 0 {
-		close(m.waiting[0])
+		close(m.waiting[0].turn)
 		m.waiting = m.waiting[1:]
 		return
 	}

@@ -164,7 +164,7 @@ func (s *Server) serve(r *http.Request, q *request, answer func(*seat) outcome) 
 	if err := q.check(&m.Model); err != nil {
 		return err
 	}
-	got, err := s.sit(r.Context(), q.model)
+	got, err := s.sit(r.Context(), q.model, q.priority)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ type request struct {
 	stream bool
 	usage  bool     // a chunk with usage is wanted
 	inputs []string // of an embedding
+
+	priority int // of those that wait for a slot, the lowest is first
 }
 
 // body is a request of either dialect.
@@ -42,6 +44,7 @@ type body struct {
 	MaxCompletionTokens int             `json:"max_completion_tokens"`
 	Stop                json.RawMessage `json:"stop"`
 	KeepAlive           json.RawMessage `json:"keep_alive"`
+	Priority            int             `json:"priority"`
 }
 
 type message struct {
@@ -70,7 +73,7 @@ func readBody(r *http.Request) (*body, error) {
 
 // request reads what is asked. streams is the dialect's default for stream.
 func (b *body) request(kind schemas.Kind, streams bool) (*request, error) {
-	q := &request{kind: kind, model: b.Model, stream: streams, usage: b.StreamOptions.IncludeUsage}
+	q := &request{kind: kind, model: b.Model, stream: streams, usage: b.StreamOptions.IncludeUsage, priority: b.Priority}
 	if b.Stream != nil {
 		q.stream = *b.Stream
 	}

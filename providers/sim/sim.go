@@ -92,6 +92,7 @@ type Failure struct {
 // Counts are what happened to a model since the server began.
 type Counts struct {
 	Started       int // requests that got a slot
+	Waiting       int // requests that wait for one now
 	Finished      int // answers that were whole
 	Cancelled     int // requests whose client left, before or in the answer
 	Peak          int // most requests at a time
@@ -149,7 +150,9 @@ func (s *Server) Fail(name string, f Failure) {
 func (s *Server) Counts(name string) Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.find(name).counts
+	m := s.find(name)
+	m.counts.Waiting = len(m.waiting)
+	return m.counts
 }
 
 // find returns the model of that name, nil without one. mu is held.

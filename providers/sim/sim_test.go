@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -475,5 +476,49 @@ func TestEvictsIdleModels(t *testing.T) {
 	}
 	if c := r.Counts("fast"); c.Loads != 1 {
 		t.Errorf("fast: %+v", c)
+	}
+}
+
+// Of those that wait for a slot, the class says who is first, and then who came
+// first. What a body says of its priority says nothing.
+func TestPriority(t *testing.T) {
+	cfg := config()
+	cfg.Models[1].Slots = 1
+	r := newRig(t, providers.KindSim, cfg)
+	var running sync.WaitGroup
+	defer running.Wait()
+	type run struct {
+		name string
+		stop context.CancelFunc
+	}
+	began := make(chan run)
+	ask := func(class schemas.Class, number int) {
+		ctx, stop := context.WithCancel(within(t))
+		req := chat("slow", "hi", `,"priority":-7`)
+		req.Class = class
+		running.Go(func() {
+			defer stop()
+			first := sync.OnceFunc(func() { began <- run{fmt.Sprint(class, number), stop} })
+			_, err := r.Generate(ctx, req, func([]byte) error { first(); return nil })
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s %d: %v", class, number, err)
+			}
+		})
+	}
+	ask(schemas.Batch, 0)
+	has := <-began
+	for i, class := range []schemas.Class{schemas.Batch, schemas.Normal, schemas.Interactive, schemas.Batch, schemas.Normal, schemas.Interactive} {
+		ask(class, i)
+		eventually(t, r, "slow", func(c sim.Counts) bool { return c.Waiting == i+1 })
+	}
+	var order []string
+	for range 6 {
+		has.stop()
+		has = <-began
+		order = append(order, has.name)
+	}
+	has.stop()
+	if want := []string{"interactive2", "interactive5", "normal1", "normal4", "batch0", "batch3"}; !slices.Equal(order, want) {
+		t.Errorf("they ran in the order %v, want %v", order, want)
 	}
 }
