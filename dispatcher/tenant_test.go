@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,12 +56,15 @@ func TestTenantQueuesNoMoreThanItMay(t *testing.T) {
 	}
 	n.finish(first)
 	n.finish(second)
-	for _, want := range []string{"j2", "j3"} {
+	var went []string
+	for range 2 {
 		r := n.next()
-		if id := r.offer.Header.Get(schemas.HeaderJob); id != want {
-			t.Errorf("%s runs, want %s", id, want)
-		}
+		went = append(went, r.offer.Header.Get(schemas.HeaderJob))
 		n.finish(r)
+	}
+	slices.Sort(went)
+	if !slices.Equal(went, []string{"j2", "j3"}) {
+		t.Errorf("%v ran, want those that waited before", went)
 	}
 	s.wantQueued(0)
 }
