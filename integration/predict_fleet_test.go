@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,9 +23,9 @@ import (
 // don't, and a job takes the time that the simulator says. It's as little as a real
 // worker can be put in front of.
 type shelf struct {
-	fleet simulate.Fleet
-	took  time.Duration               // a load
-	began func(job int, at time.Time) // called when a job begins to generate
+	models []simulate.Model
+	took   time.Duration               // a load
+	began  func(job int, at time.Time) // called when a job begins to generate
 
 	mu             sync.Mutex // guards what follows
 	running        map[string]int
@@ -44,8 +45,8 @@ const (
 func (s *shelf) Models(context.Context) ([]providers.Model, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	models := make([]providers.Model, len(s.fleet.Models))
-	for i, m := range s.fleet.Models {
+	models := make([]providers.Model, len(s.models))
+	for i, m := range s.models {
 		models[i] = providers.Model{
 			Name: m.Name, Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Installed,
 			Need: schemas.Known(m.Need), Slots: m.Slots,
@@ -86,7 +87,7 @@ func (s *shelf) use(model string, by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running[model] += by
-	if !s.resident[model] || s.running[model] > s.fleet.Models[0].Slots {
+	if !s.resident[model] || s.running[model] > s.models[0].Slots {
 		s.trouble = append(s.trouble, fmt.Sprintf("%d requests of %s, in memory: %t", s.running[model], model, s.resident[model]))
 	}
 }
@@ -145,6 +146,12 @@ type loud struct{ slog.Handler }
 // Enabled implements slog.Handler.
 func (loud) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
 
+// WithAttrs implements slog.Handler.
+func (h loud) WithAttrs(attrs []slog.Attr) slog.Handler { return loud{h.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (h loud) WithGroup(name string) slog.Handler { return loud{h.Handler.WithGroup(name)} }
+
 func logLoud(tb testing.TB) *slog.Logger {
 	tb.Helper()
 	return slog.New(loud{brokertest.Log(tb).Handler()})
@@ -156,10 +163,15 @@ func logLoud(tb testing.TB) *slog.Logger {
 func shelves(t *testing.T, srv *embedded.Server, fleet simulate.Fleet, took time.Duration, began func(job int, at time.Time)) []*shelf {
 	t.Helper()
 	var all []*shelf
-	for i := range fleet.Nodes[0].Count {
-		s := &shelf{fleet: fleet, took: took, began: began, running: map[string]int{}, resident: map[string]bool{}}
+	for _, n := range fleet.Nodes {
+		s := &shelf{took: took, began: began, running: map[string]int{}, resident: map[string]bool{}}
+		for _, m := range fleet.Models {
+			if slices.Contains(n.Models, m.Name) {
+				s.models = append(s.models, m)
+			}
+		}
 		w, err := worker.New(brokertest.Connect(t, srv), worker.Config{
-			Node: fmt.Sprintf("%s-%d", fleet.Nodes[0].Name, i+1), GPU: s, Drain: patience, Logger: logLoud(t),
+			Node: n.Name, GPU: s, Drain: patience, Logger: logLoud(t),
 			Backends: []worker.Backend{{Name: "sim", Kind: "shelf", Provider: s}},
 		})
 		if err != nil {

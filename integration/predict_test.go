@@ -20,16 +20,18 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// What TestSimulatorPredictsFleet runs: nodes that hold one of the models each, which
-// take a load's time to get another, and jobs of 1.5 s.
+// What TestSimulatorPredictsFleet runs: nodes that hold one model each and take a load's
+// time to get another, and jobs of 1 to 2 s.
 const (
 	predictNodes  = 100
-	predictModels = 60
+	predictModels = 100
+	predictOnDisk = 6                       // of the models, on each node
 	predictLoad   = 2400 * time.Millisecond // of the server: the worker adds a little
 	predictDecode = 100                     // tokens per second
-	predictLength = 70 * time.Second
+	predictTokens = 200                     // that a job generates on average
+	predictLength = 60 * time.Second
 	predictPhase  = 10 * time.Second // of a tenant's, quiet or busy
-	predictRate   = 30.0             // jobs per second, of all tenants
+	predictRate   = 20.0             // jobs per second, of all tenants
 	predictWithin = 0.15             // the share by which the simulator may be wrong
 )
 
@@ -38,41 +40,43 @@ func predictRunTime(generated int) time.Duration {
 	return time.Duration(float64(generated) / predictDecode * float64(time.Second))
 }
 
-// predictFleet is the fleet as the simulator has it, whose loads take so long.
+// predictFleet is the fleet as the simulator has it, whose loads take so long. Each node
+// has some of the models on its disk, which are those of its neighbours for the most part.
 func predictFleet(load time.Duration) simulate.Fleet {
 	const startup = 2 * time.Second // that the simulator adds to the time of reading the file
-	f := simulate.Fleet{Nodes: []simulate.Node{{
-		Name: "n", Count: predictNodes, Devices: []schemas.Bytes{shelfDevice},
-		Read: schemas.Bytes(float64(shelfModel) / (load - startup).Seconds()),
-	}}}
+	read := schemas.Bytes(float64(shelfModel) / (load - startup).Seconds())
+	var f simulate.Fleet
 	for i := range predictModels {
-		f.Models = append(f.Models, simulate.Model{Name: fmt.Sprintf("model-%02d", i), Need: shelfModel, Slots: 1, Decode: predictDecode})
+		f.Models = append(f.Models, simulate.Model{Name: fmt.Sprintf("model-%03d", i), Need: shelfModel, Slots: 1, Decode: predictDecode})
+	}
+	for i := range predictNodes {
+		n := simulate.Node{Name: fmt.Sprintf("n-%02d", i), Devices: []schemas.Bytes{shelfDevice}, Read: read}
+		for k := range predictOnDisk {
+			n.Models = append(n.Models, f.Models[(i*predictModels/predictNodes+k)%predictModels].Name)
+		}
+		f.Nodes = append(f.Nodes, n)
 	}
 	return f
 }
 
 // predictJobs are those of four tenants of all classes, whose demand goes up and down.
-// Two of them ask mostly for other models than the others do, and while those rest.
+// Two of them ask for some of the models, and two for the others, while those rest.
 func predictJobs(f simulate.Fleet) []simulate.Job {
-	var names []string
-	for _, m := range f.Models {
-		names = append(names, m.Name)
+	var names [2][]string
+	for i, m := range f.Models {
+		names[i%2] = append(names[i%2], m.Name)
 	}
 	var all [][]simulate.Job
 	for i, class := range []schemas.Class{schemas.Interactive, schemas.Normal, schemas.Normal, schemas.Batch} {
-		s := simulate.Shape{Tenant: fmt.Sprint("tenant-", i), Class: class, Models: names, Zipf: 0.8, Generated: 160}
-		length := predictLength
-		if i%2 == 1 {
-			s.Models = slices.Concat(names[predictModels/2:], names[:predictModels/2])
-			s.At, length = predictPhase, predictLength-predictPhase
-		}
+		from := predictPhase * time.Duration(i%2)
+		s := simulate.Shape{At: from, Tenant: fmt.Sprint("tenant-", i), Class: class, Models: names[i%2], Zipf: 0.4, Generated: predictTokens}
 		const mean, swing = predictRate / 4, 0.9
-		all = append(all, s.Bursts(mean*(1-swing), mean*(1+swing), predictPhase, length, uint64(10+i)))
+		all = append(all, s.Bursts(mean*(1-swing), mean*(1+swing), predictPhase, predictLength-from, uint64(10+i)))
 	}
 	jobs := simulate.Merge(all...)
 	for i := range jobs {
 		jobs[i].Prompt = 0
-		jobs[i].Generated = min(jobs[i].Generated, 600)
+		jobs[i].Generated = min(jobs[i].Generated, 4*predictTokens)
 	}
 	return jobs
 }
@@ -139,7 +143,7 @@ func predictLive(t *testing.T, policy placement.Policy, jobs []simulate.Job) (ac
 	starts := &starts{at: make([]time.Time, len(jobs))}
 	fleet := shelves(t, srv, predictFleet(predictLoad), predictLoad, starts.began)
 	u := connect(t, srv.ClientURL())
-	u.serves("model-00", predictNodes)
+	u.ready(predictNodes)
 	y := &tally{ends: map[string]int{}}
 	sub, err := u.nc.Subscribe(schemas.ResultsPrefix+"*.*.end", y.take)
 	if err != nil {
@@ -195,6 +199,17 @@ func (s *starts) waits(due time.Time, jobs []simulate.Job) (mean, p50, p99 float
 	}
 	slices.Sort(waits)
 	return mean, simulate.Percentile(waits, 50), simulate.Percentile(waits, 99)
+}
+
+// ready waits until so many nodes are ready.
+func (u *user) ready(count int) {
+	u.Helper()
+	within(u, patience, fmt.Sprintf("%d nodes are ready", count), func() bool {
+		nodes, err := u.Nodes(u.Context(), 0)
+		return err == nil && len(nodes) == count && !slices.ContainsFunc(nodes, func(n schemas.NodeState) bool {
+			return len(n.Devices) == 0 || !n.Backends[0].Healthy
+		})
+	})
 }
 
 // submitAt submits each job when it is due.
