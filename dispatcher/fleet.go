@@ -48,6 +48,18 @@ type promise struct {
 	choice  placement.Choice
 	loads   bool // counts memory until the node reports the load
 	offered bool // the node's reports may count the slot
+
+	waits bool      // for the model to come into memory
+	ready time.Time // when it was seen there; zero: it was from the start, or is not yet
+}
+
+// ran is how much of the time that a slot was held its model was in memory: all of it
+// where nobody saw it come.
+func (p *promise) ran(held time.Duration, now time.Time) time.Duration {
+	if p.ready.IsZero() {
+		return held
+	}
+	return min(held, now.Sub(p.ready))
 }
 
 func newFleet() *fleet {
@@ -79,7 +91,7 @@ func (f *fleet) observe(s *schemas.NodeState, now time.Time) (rebooted bool) {
 	n.state, n.heard, n.probed = s, now, time.Time{}
 	clear(n.rests)
 	n.countForeign()
-	n.seeLoads()
+	n.seeLoads(now)
 	f.refresh(s.Node, now)
 	return rebooted
 }
@@ -104,27 +116,41 @@ func (n *node) countForeign() {
 	}
 }
 
-// seeLoads ends the promised loads that the node reports by itself now.
-func (n *node) seeLoads() {
+// seeLoads ends the promised loads that the node reports by itself now, and notes those
+// that have ended.
+func (n *node) seeLoads(now time.Time) {
 	for _, p := range n.promises {
-		if !p.loads {
+		if !p.waits {
 			continue
 		}
-		for _, b := range n.state.Backends {
-			for _, m := range b.Models {
-				if b.Name == p.choice.Backend && m.Name == p.choice.Model && m.State != schemas.Installed {
-					p.loads = false
-				}
+		switch n.stateOf(p.choice) {
+		case schemas.Loading:
+			p.loads = false
+		case schemas.Resident:
+			p.loads, p.waits, p.ready = false, false, now
+		default:
+		}
+	}
+}
+
+// stateOf is where the node last said that a model is; "" where it has none such.
+func (n *node) stateOf(c placement.Choice) schemas.ModelState {
+	for _, b := range n.state.Backends {
+		for i := range b.Models {
+			if b.Name == c.Backend && b.Models[i].Name == c.Model {
+				return b.Models[i].State
 			}
 		}
 	}
+	return ""
 }
 
 // promise takes a slot for a choice.
 func (f *fleet) promise(c placement.Choice, now time.Time) *promise {
 	f.next++
-	p := &promise{id: f.next, choice: c, loads: c.Load}
 	n := f.nodes[c.Node]
+	state := n.stateOf(c)
+	p := &promise{id: f.next, choice: c, loads: c.Load, waits: c.Load || state == schemas.Installed || state == schemas.Loading}
 	n.promises[p.id] = p
 	if c.Load {
 		f.refresh(c.Node, now)

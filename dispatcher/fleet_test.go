@@ -216,3 +216,35 @@ func TestNewBootForgetsPromises(t *testing.T) {
 		t.Error("the slot of the old boot's job is still taken")
 	}
 }
+
+// TestLoadIsNoTimeOfAJob: what a job is learned to take is what it took from when its
+// model was in memory, though it held its slot before.
+func TestLoadIsNoTimeOfAJob(t *testing.T) {
+	now := time.Now()
+	f := newFleet()
+	seq := uint64(0)
+	say := func(state schemas.ModelState) {
+		seq++
+		f.observe(&schemas.NodeState{Node: "a", Boot: "b", Seq: seq, Backends: []schemas.Backend{{
+			Name: "s", Healthy: true, Loads: true, Models: []schemas.Model{{Name: "m", State: state, Slots: 3}},
+		}}}, now)
+	}
+	c := placement.Choice{Node: "a", Backend: "s", Model: "m", Load: true}
+	say(schemas.Installed)
+	first := f.promise(c, now)
+	say(schemas.Installed) // the report was under way
+	say(schemas.Loading)
+	c.Load = false
+	second := f.promise(c, now)
+	now = now.Add(10 * time.Second)
+	say(schemas.Resident)
+	third := f.promise(c, now)
+	now = now.Add(2 * time.Second)
+	say(schemas.Resident)
+	for i, p := range []*promise{first, second, third} {
+		held := []time.Duration{12 * time.Second, 12 * time.Second, 2 * time.Second}[i]
+		if ran := p.ran(held, now); ran != 2*time.Second {
+			t.Errorf("of %s, job %d ran %s, want 2s", held, i+1, ran)
+		}
+	}
+}

@@ -217,7 +217,8 @@ func (t *term) reported(s *schemas.NodeState, rebooted bool, now time.Time) { //
 	}
 }
 
-// jobDone frees the slot of a job, and learns what it cost.
+// jobDone frees the slot of a job, and learns what it cost: without the load that it
+// waited for, which those behind it need not wait for again.
 func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	if t == nil {
 		return
@@ -229,6 +230,9 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	}
 	busy := time.Duration(d.BusyMS) * time.Millisecond
 	j.flow.tenant.tokens.take(d.Tokens, now)
+	if j.promise != nil {
+		busy = j.promise.ran(busy, now)
+	}
 	t.fleet.place.Learn(j.flow.Flow, busy.Seconds())
 	t.fleet.place.TrueUp(j.flow.Flow, j.cost, busy.Seconds())
 	if d.Code != "" && d.RetryMS >= 0 {

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// A Fleet is the nodes of a simulation and the models that all of them have on disk.
+// A Fleet is the nodes of a simulation and the models that they have on disk.
 type Fleet struct {
 	Nodes  []Node  `yaml:"nodes"`
 	Models []Model `yaml:"models"`
@@ -21,9 +22,13 @@ type Node struct {
 	Count   int             `yaml:"count"`   // of such nodes; 0 means 1
 	Devices []schemas.Bytes `yaml:"devices"` // memory that models may take, of each
 	Read    schemas.Bytes   `yaml:"read"`    // of a model's file, per second, as it is loaded; 0 means 2 GiB
+	Models  []string        `yaml:"models"`  // that it has on disk; none: all. For Vramjet only
 }
 
-// A Model is one of the models, which every node can load.
+// has reports whether a node can load a model.
+func (n Node) has(model string) bool { return len(n.Models) == 0 || slices.Contains(n.Models, model) }
+
+// A Model is one of the models, which every node can load that says nothing else.
 type Model struct {
 	Name    string        `yaml:"name"`
 	Need    schemas.Bytes `yaml:"need"`    // device memory

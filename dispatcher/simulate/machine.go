@@ -68,6 +68,9 @@ func (m *machine) fit(model Model) (ledger.Plan, bool) {
 
 // fitsEmpty reports whether a model could be there at all.
 func (m *machine) fitsEmpty(model Model) bool {
+	if !m.has(model.Name) {
+		return false
+	}
 	spaces := slices.Clone(m.free)
 	for i := range spaces {
 		spaces[i].Free = schemas.Known(m.Devices[i])

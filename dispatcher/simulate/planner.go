@@ -113,6 +113,9 @@ func (p *planner) loaded(m *machine) {
 		b.Devices = append(b.Devices, s.Device)
 	}
 	for _, x := range p.Fleet.Models {
+		if !m.has(x.Name) {
+			continue
+		}
 		s := placement.Model{
 			Name: x.Name, State: schemas.Installed, Need: schemas.Known(x.Need), Slots: x.Slots,
 			LoadMS: x.loadTime(m.Node).Milliseconds(), Kinds: []schemas.Kind{schemas.Chat},

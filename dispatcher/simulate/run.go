@@ -109,6 +109,9 @@ func (r *run) check() error {
 }
 
 func (r *run) policy() (policy, error) {
+	if r.Policy != "" && r.Policy != Vramjet && slices.ContainsFunc(r.machines, func(m *machine) bool { return len(m.Models) > 0 }) {
+		return nil, fmt.Errorf("the policy %s takes it that every node has every model", r.Policy)
+	}
 	switch r.Policy {
 	case "", Vramjet:
 		r.Policy = Vramjet
