@@ -177,6 +177,16 @@ func (f *fleet) release(p *promise, now time.Time) {
 	}
 }
 
+// forgetPromises drops the promises of a term that is over. What its jobs hold, the
+// nodes tell.
+func (f *fleet) forgetPromises(now time.Time) {
+	for id, n := range f.nodes {
+		clear(n.promises)
+		n.countForeign()
+		f.refresh(id, now)
+	}
+}
+
 // rest leaves a model of a backend alone until the node's next report, so that a
 // node which turns jobs away isn't asked again in a loop.
 func (f *fleet) rest(c placement.Choice, now time.Time) {

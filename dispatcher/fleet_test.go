@@ -248,3 +248,32 @@ func TestLoadIsNoTimeOfAJob(t *testing.T) {
 		}
 	}
 }
+
+// TestPromisesEndWithTheirTerm: a leader that leads again counts as taken what the nodes
+// say is taken. Nobody else ends the promises of the jobs that it had given away before.
+func TestPromisesEndWithTheirTerm(t *testing.T) {
+	now := time.Now()
+	f := newFleet()
+	seq := uint64(0)
+	say := func(busy int) {
+		seq++
+		f.observe(&schemas.NodeState{Node: "a", Boot: "b", Seq: seq, Backends: []schemas.Backend{{
+			Name: "s", Healthy: true, Models: []schemas.Model{{Name: "m", State: schemas.Resident, Slots: 1, Busy: busy}},
+		}}}, now)
+	}
+	free := func() bool {
+		_, ok := f.place.Choose(placement.Ask{Model: "m"}, f.ms(now))
+		return ok
+	}
+	say(0)
+	f.promise(placement.Choice{Node: "a", Backend: "s", Model: "m"}, now).offered = true
+	say(1)
+	f.forgetPromises(now)
+	if free() {
+		t.Error("the slot is free, though the node says that it is taken")
+	}
+	say(0)
+	if !free() {
+		t.Error("the slot is taken, though the node says that it is free")
+	}
+}

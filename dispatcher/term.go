@@ -70,6 +70,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
 	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy)
+	d.fleet.forgetPromises(time.Now())
 	if err := m.open(); err != nil {
 		d.cfg.Logger.Error("cannot lead", "err", err)
 		m.close(time.Now())
