@@ -18,7 +18,7 @@ TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test check vet static lint fmt decide bench fuzz wire clean
+.PHONY: help run build test check vet static lint fmt decide predict bench fuzz wire clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ test: ## unit and integration tests, with the race detector
 	go test $(TESTARGS) $$(go list ./... | grep -v '/integration$$')
 	go test $(TESTARGS) -parallel 4 ./integration
 
-check: fmt lint vet test static decide ## everything that must hold before a change lands
+check: fmt lint vet test static decide predict ## everything that must hold before a change lands
 
 vet: ## go vet
 	go vet ./...
@@ -53,6 +53,9 @@ $(GOLANGCI):
 
 decide: ## measure what a decision takes, and fail where that is too much
 	go test -run '^$$' -bench Decision -benchtime 20000x ./dispatcher/placement
+
+predict: ## run a workload on 100 nodes in one process, and see that the simulator predicts it
+	go test -count=1 -v -run TestSimulatorPredictsFleet ./integration
 
 bench: ## raw NATS limits, and vramjet beside them in the same run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration

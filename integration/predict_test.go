@@ -1,3 +1,5 @@
+//go:build !race
+
 package integration
 
 import (
@@ -22,7 +24,8 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// What TestSimulatorPredictsFleet runs: nodes that hold one model each and take a load's
+// What TestSimulatorPredictsFleet runs, without the race detector, which would leave 100
+// nodes too little of two cores: nodes that hold one model each and take a load's
 // time to get another, and jobs of 3 s.
 const (
 	predictNodes  = 100
