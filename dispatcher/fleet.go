@@ -294,7 +294,6 @@ func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
 		}
 	}
 	for _, m := range b.Models {
-		pb.Hosted = pb.Hosted || m.State == schemas.Remote
 		k := modelKey{b.Name, m.Name}
 		pm := placement.Model{
 			Name: m.Name, State: m.State, Kinds: m.Kinds, Held: m.Devices, Need: m.Need,

@@ -40,8 +40,9 @@ func newDemand() demand {
 
 // next returns the flow whose turn it is; nil where none may be served. Classes are
 // strict, but one that was not served for agingMS times the classes above it that wait
-// has its turn, for one job, after which one of the class above has its own. Only the class of a model ages, never a job or a tenant:
-// a bulk batch, or many tenants with a job each, would invert the classes.
+// has its turn, for one job, after which one of a class above has its own. Only the
+// class of a model ages, never a job or a tenant: a bulk batch, or many tenants with a
+// job each, would invert the classes.
 func (d *demand) next(now, agingMS int64) (f *Flow, aged bool) {
 	top, overdue := 0, int64(-1)
 	for rank := range d.lanes {

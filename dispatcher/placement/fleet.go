@@ -29,8 +29,7 @@ type Device struct {
 // A Backend is one model server of a node.
 type Backend struct {
 	Name    string
-	Hosted  bool    // a hosted API: the last choice, by its cost
-	Cost    float64 // of tokens, by which backends compare; 0: nothing
+	Cost    float64 // of tokens, by which hosted APIs compare; 0: nothing
 	Closed  string
 	Devices []string // ids
 	Split   schemas.Split

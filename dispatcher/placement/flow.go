@@ -30,14 +30,6 @@ func (f *Flow) Waiting() int { return f.waiting }
 // is known.
 func (f *Flow) Cost() float64 { return cmp.Or(f.seconds, f.pool.seconds, 1) }
 
-// WaitedMS is how long it has not been served while a job waited.
-func (f *Flow) WaitedMS(now int64) int64 {
-	if f.waiting == 0 {
-		return 0
-	}
-	return now - f.since
-}
-
 // A lane is the flows of a model and class that wait: tenants, who share by
 // start-time fair queueing. Each has a tag, the virtual time at which its next job
 // begins; the lowest is served first, and served work moves it on by its cost

@@ -92,6 +92,7 @@ func (s *Scheduler) choose(p *pool, ask Ask, now int64) (Choice, bool) {
 	case o != nil && (o.way != givesWay || best == nil && !o.busy):
 		return o.choice, true
 	case best != nil:
+		s.dropClaims(p) // nothing need give way for it
 		return best.choice(), true
 	case o != nil:
 		s.makeWay(p, o)

@@ -38,7 +38,7 @@ func with(m Model, change func(*Model)) Model {
 
 // api is a node with one hosted API.
 func api(id string, cost float64, models ...Model) *Node {
-	return &Node{ID: id, Backends: []Backend{{Name: "api", Hosted: true, Cost: cost, Models: models}}}
+	return &Node{ID: id, Backends: []Backend{{Name: "api", Cost: cost, Models: models}}}
 }
 
 func model(name string, state schemas.ModelState, need schemas.Bytes, busy int) Model {
@@ -164,12 +164,12 @@ func TestChoose(t *testing.T) {
 			Choice{},
 		},
 		"a hosted API is the last choice": {
-			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(0)), &Node{ID: "h", Backends: []Backend{{Name: "api", Models: []Model{phi(schemas.Remote, 0)}}}}),
 			Ask{Model: "phi"},
 			Choice{Node: "a", Backend: "b", Model: "phi", Load: true, Evict: []schemas.Victim{{Backend: "b", Model: "qwen"}}},
 		},
 		"and a choice": {
-			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1)), &Node{ID: "h", Backends: []Backend{{Name: "api", Hosted: true, Models: []Model{phi(schemas.Remote, 0)}}}}),
+			fleetOf(gpu("a", 24*gib, 4*gib, installed, qwen(1)), &Node{ID: "h", Backends: []Backend{{Name: "api", Models: []Model{phi(schemas.Remote, 0)}}}}),
 			Ask{Model: "phi"},
 			Choice{Node: "h", Backend: "api", Model: "phi"},
 		},

@@ -12,17 +12,17 @@ import (
 
 // A Fleet is the nodes of a simulation and the models that they have on disk.
 type Fleet struct {
-	Nodes  []Node  `yaml:"nodes"`
-	Models []Model `yaml:"models"`
+	Nodes  []Node
+	Models []Model
 }
 
 // A Node is one worker with one backend, which spans its devices.
 type Node struct {
-	Name    string          `yaml:"name"`
-	Count   int             `yaml:"count"`   // of such nodes; 0 means 1
-	Devices []schemas.Bytes `yaml:"devices"` // memory that models may take, of each
-	Read    schemas.Bytes   `yaml:"read"`    // of a model's file, per second, as it is loaded; 0 means 2 GiB
-	Models  []string        `yaml:"models"`  // that it has on disk; none: all. For Vramjet only
+	Name    string
+	Count   int             // of such nodes; 0 means 1
+	Devices []schemas.Bytes // memory that models may take, of each
+	Read    schemas.Bytes   // of a model's file, per second, as it is loaded; 0 means 2 GiB
+	Models  []string        // that it has on disk; none: all. For Vramjet only
 }
 
 // has reports whether a node can load a model.
@@ -30,11 +30,11 @@ func (n Node) has(model string) bool { return len(n.Models) == 0 || slices.Conta
 
 // A Model is one of the models, which every node can load that says nothing else.
 type Model struct {
-	Name    string        `yaml:"name"`
-	Need    schemas.Bytes `yaml:"need"`    // device memory
-	Slots   int           `yaml:"slots"`   // requests at once; 0 means 4
-	Prefill float64       `yaml:"prefill"` // prompt tokens per second of one request; 0 means 2,500
-	Decode  float64       `yaml:"decode"`  // generated tokens per second of one request; 0 means 50
+	Name    string
+	Need    schemas.Bytes // device memory
+	Slots   int           // requests at once; 0 means 4
+	Prefill float64       // prompt tokens per second of one request; 0 means 2,500
+	Decode  float64       // generated tokens per second of one request; 0 means 50
 }
 
 // startup is what a load takes beside reading the file: the process, its buffers and a
