@@ -410,6 +410,7 @@ func TestProviderLlamaRouterBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.fails(t, schemas.UpstreamError, schemas.StreamBroken)
+		s.notices(t, "slow")
 		s.loads(t, "slow")
 		body := chat()
 		body["max_tokens"] = 20

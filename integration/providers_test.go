@@ -81,6 +81,17 @@ func (s *target) lists(tb testing.TB, model string, want schemas.ModelState) {
 	}
 }
 
+// notices waits until the server knows that a model is not in memory any more: for a
+// moment after the model's process was killed, a router says that it is loaded.
+func (s *target) notices(tb testing.TB, model string) {
+	tb.Helper()
+	for stop := time.Now().Add(10 * time.Second); s.find(tb, model).State != schemas.Installed; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(stop) {
+			tb.Fatalf("the server does not notice that %s is gone", model)
+		}
+	}
+}
+
 // A run is a request that runs in the background.
 type run struct {
 	begun chan struct{} // closed with the first chunk that has text
