@@ -63,6 +63,10 @@ type Job struct {
 	// from the request.
 	Session string
 
+	// Local keeps the job from hosted APIs: only servers of the fleet's own may have
+	// it. Where none serves the model, it ends with schemas.Refused.
+	Local bool
+
 	// Trace is a W3C traceparent. "" means none.
 	Trace string
 }
@@ -122,6 +126,9 @@ func (j *Job) message(tenant string) (*nats.Msg, error) {
 	}
 	if !j.Deadline.IsZero() {
 		msg.Header.Set(schemas.HeaderDeadline, j.Deadline.UTC().Format(time.RFC3339Nano))
+	}
+	if j.Local {
+		msg.Header.Set(schemas.HeaderLocal, "true")
 	}
 	if j.Timeout != 0 {
 		msg.Header.Set(schemas.HeaderTimeout, j.Timeout.String())

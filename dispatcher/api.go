@@ -83,7 +83,7 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 	if j != nil { // fetched, and on its way to a node
 		j.cancelled = true
 		if slices.Contains(t.parked, j) {
-			t.unpark(j)
+			t.unpark(j, time.Now())
 			t.finish(j, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), time.Now())
 		}
 		respond(r, info)
@@ -255,7 +255,7 @@ func (t *term) explain(w *schemas.Why, ask placement.Ask, before int, now time.T
 	if x.ETAMS >= 0 {
 		w.ETAMS = &x.ETAMS
 	}
-	if !t.fleet.place.Serves(ask.Model, "") {
+	if !t.fleet.place.Serves(placement.Ask{Model: ask.Model}) {
 		w.Why = []string{t.modelNotFound(ask.Model).Message}
 	}
 }

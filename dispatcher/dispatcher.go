@@ -47,6 +47,14 @@ type Config struct {
 	// placement.DefaultPolicy.
 	Policy placement.Policy
 
+	// Routes are names that stand for several models.
+	Routes placement.Routes
+
+	// Budget is what jobs of routes may cost at hosted APIs in a day that begins at
+	// midnight UTC, in the currency of the backends' prices. What runs when it is used
+	// up is let run, and may take it further. 0: no limit.
+	Budget float64
+
 	// Tenants are the shares and limits of tenants, by their names. One that isn't
 	// there is the zero Tenant.
 	Tenants map[string]Tenant

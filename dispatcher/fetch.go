@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -79,7 +80,7 @@ func (t *term) unwant(f *flow, w want, now time.Time) {
 	if w.promise != nil {
 		f.tenant.requests.take(-1, now)
 	}
-	t.regard(f.tenant, now)
+	f.tenant.regard(now)
 }
 
 // delivered takes a job that the queue delivered.
@@ -114,7 +115,7 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 		t.giveBack(j, 0)
 	case err != nil:
 		t.finish(j, schemas.AsError(err), now)
-	case !wanted, j.promise == nil, !t.fleet.place.Serves(f.Model, j.Kind), len(t.avoid) > 0 && t.mustAvoid(j):
+	case !wanted, j.promise == nil, !t.fleet.place.Takes(j.promise.choice, j.ask()), len(t.avoid) > 0 && t.mustAvoid(j):
 		t.park(j, now)
 	default:
 		t.nearCache(j, now)
@@ -138,7 +139,7 @@ func (t *term) hold(j *job, now time.Time) bool {
 		t.void(k, j.attempt-1)
 		t.forgetJob(k, old, now)
 	default: // it was too long under way here
-		t.unpark(old)
+		t.unpark(old, now)
 		t.forgetJob(k, old, now)
 	}
 	t.jobs[k] = j
@@ -155,9 +156,11 @@ func (t *term) mayRun(j *job, now time.Time) error {
 		return schemas.Errorf(schemas.Deadline, "its deadline, %s, passed while it waited", j.Deadline.Format(time.RFC3339))
 	case j.attempt > uint64(j.Attempts):
 		return schemas.Errorf(schemas.UpstreamError, "lost with its node %s times: gave up", strconv.Itoa(j.Attempts))
-	case !t.fleet.place.Serves(j.Flow.Model, ""):
+	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model}):
 		return t.modelNotFound(j.Flow.Model)
-	case !t.fleet.place.Serves(j.Flow.Model, j.Kind):
+	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model, Local: j.Local}):
+		return schemas.Errorf(schemas.Refused, "only hosted APIs serve the model %s, and the job must not leave for one (%s)", j.Flow.Model, schemas.HeaderLocal)
+	case !t.fleet.place.Serves(j.ask()):
 		return schemas.Errorf(schemas.Unsupported, "no backend does %s with the model %s", j.Kind, j.Flow.Model)
 	default:
 		return nil

@@ -65,7 +65,7 @@ func (p *promise) ran(held time.Duration, now time.Time) time.Duration {
 func newFleet() *fleet {
 	return &fleet{
 		nodes: map[string]*node{}, prefixes: newPrefixes(mostPrefixes), began: time.Now(),
-		place: placement.NewScheduler(placement.NewFleet(), placement.DefaultPolicy()),
+		place: placement.NewScheduler(placement.NewFleet(), placement.DefaultPolicy(), nil),
 	}
 }
 

@@ -18,6 +18,7 @@ type flow struct {
 	hints    uint64 // hints seen
 	awaiting []want // slots that wait for their job to be fetched, in order
 	held     int    // jobs fetched and not over
+	local    int    // of these, the ones that wait for a slot that is not a hosted API's
 	consumer *consumer
 	unknown  time.Time // since when no node has the model; zero: one has
 }
@@ -29,6 +30,21 @@ type want struct {
 	hints   uint64   // hints of the flow seen when the pull was sent
 	sent    time.Time
 }
+
+// why says why nothing of the flow may be served now; "" where it may.
+func (f *flow) why() string {
+	switch {
+	case f.tenant.held != "":
+		return f.tenant.held
+	case f.local > 0:
+		return "a job before it must not leave for a hosted API, and waits for a slot elsewhere"
+	default:
+		return ""
+	}
+}
+
+// regard has the flow served, or not.
+func (f *flow) regard(now time.Time) { f.fleet.place.Pause(f.Flow, f.why(), f.fleet.ms(now)) }
 
 // arrived notes a job that the queue has taken.
 func (f *flow) arrived(now time.Time) {

@@ -136,7 +136,7 @@ func (t *term) goAhead(j *job, o *outcome, now time.Time) {
 		t.turnedAway(j, &outcome{err: err}, now)
 		return
 	}
-	t.fleet.prefixes.ran(j.flow.Model, j.prefixes, j.promise.choice.Place())
+	t.fleet.prefixes.ran(j.promise.choice.Model, j.prefixes, j.promise.choice.Place())
 	j.running, j.shown = true, o.Seq
 	j.msg, j.Body = nil, nil // the node has them now
 	node := j.promise.choice.Node
@@ -182,10 +182,26 @@ func (t *term) park(j *job, now time.Time) {
 	t.release(j, now)
 	j.parked = now
 	t.parked = append(t.parked, j)
+	if j.Local {
+		j.flow.local++
+		j.flow.regard(now)
+	}
 }
 
-func (t *term) unpark(j *job) {
+func (t *term) unpark(j *job, now time.Time) {
+	before := len(t.parked)
 	t.parked = slices.DeleteFunc(t.parked, func(p *job) bool { return p == j })
+	if len(t.parked) < before {
+		j.leftParked(now)
+	}
+}
+
+// leftParked notes that a job looks for a place no more.
+func (j *job) leftParked(now time.Time) {
+	if j.Local {
+		j.flow.local--
+		j.flow.regard(now)
+	}
 }
 
 // placeParked offers parked jobs, the longest parked first, wherever they can run
@@ -207,8 +223,8 @@ func (t *term) placeParked(now time.Time) {
 			t.parked = append(t.parked, j)
 			continue
 		}
-		j.promise, j.cost = t.fleet.promise(choice, now), j.flow.Cost()
-		t.fleet.place.TrueUp(j.flow.Flow, 0, j.cost)
+		j.leftParked(now)
+		j.promise, j.cost = t.fleet.promise(choice, now), t.fleet.place.Charge(j.flow.Flow, choice)
 		t.nearCache(j, now)
 		t.hand(j, now)
 	}

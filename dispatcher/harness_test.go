@@ -117,7 +117,7 @@ func (s *system) end(id string) (schemas.Status, *schemas.Error) {
 	return "", nil
 }
 
-// wantEmpty waits until the queue holds n jobs.
+// wantQueued waits until the queue holds n jobs.
 func (s *system) wantQueued(n uint64) {
 	s.Helper()
 	var last uint64
@@ -135,7 +135,8 @@ func (s *system) wantQueued(n uint64) {
 
 // A fakeNode answers offers as the test tells it, and settles nothing by itself.
 type fakeNode struct {
-	busyMS int64 // what each job took, as it says; 0: 1
+	busyMS int64   // what each job took, as it says; 0: 1
+	cost   float64 // likewise
 	*system
 	nc    *nats.Conn
 	state schemas.NodeState
@@ -159,13 +160,20 @@ func (r run) attempt() string { return r.offer.Header.Get(schemas.HeaderAttempt)
 // returning a reason, or not answer at all with "-".
 func (s *system) node(id string, answer func(*nats.Msg) string, models ...string) *fakeNode {
 	s.Helper()
-	n := &fakeNode{system: s, nc: brokertest.Connect(s, s.srv), jobs: make(chan run, 1000), stop: make(chan struct{})}
-	n.state = schemas.NodeState{Node: id, Boot: "b1", Backends: []schemas.Backend{{Name: "sim", Kind: "sim", Healthy: true}}}
+	b := schemas.Backend{Name: "sim", Kind: "sim", Healthy: true}
 	for _, m := range models {
-		n.state.Backends[0].Models = append(n.state.Backends[0].Models, schemas.Model{
+		b.Models = append(b.Models, schemas.Model{
 			Name: m, Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 2,
 		})
 	}
+	return s.nodeWith(id, answer, b)
+}
+
+// nodeWith starts a node with a backend.
+func (s *system) nodeWith(id string, answer func(*nats.Msg) string, b schemas.Backend) *fakeNode {
+	s.Helper()
+	n := &fakeNode{system: s, nc: brokertest.Connect(s, s.srv), jobs: make(chan run, 1000), stop: make(chan struct{})}
+	n.state = schemas.NodeState{Node: id, Boot: "b1", Backends: []schemas.Backend{b}}
 	sub, err := n.nc.Subscribe(schemas.NodeSubject(id, "run"), func(m *nats.Msg) {
 		reason := ""
 		if answer != nil {
@@ -260,6 +268,6 @@ func (n *fakeNode) free(r run, code schemas.Code, retryMS int64) {
 		n.Fatal(err)
 	}
 	_ = n.nc.Publish(schemas.NodeSubject(n.state.Node, "done"), encode(schemas.JobDone{
-		Node: n.state.Node, Boot: "b1", Tenant: r.offer.Header.Get(schemas.HeaderTenant), Job: r.job(), Attempt: attempt, BusyMS: max(1, n.busyMS), Code: code, RetryMS: retryMS,
+		Node: n.state.Node, Boot: "b1", Tenant: r.offer.Header.Get(schemas.HeaderTenant), Job: r.job(), Attempt: attempt, BusyMS: max(1, n.busyMS), Cost: n.cost, Code: code, RetryMS: retryMS,
 	}))
 }

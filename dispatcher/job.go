@@ -40,7 +40,7 @@ type job struct {
 
 // ask is what the job needs of a node.
 func (j *job) ask() placement.Ask {
-	return placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Flow: j.flow.Flow, Avoid: j.avoid}
+	return placement.Ask{Model: j.Flow.Model, Kind: j.Kind, Flow: j.flow.Flow, Local: j.Local, Avoid: j.avoid}
 }
 
 func (j *job) key() jobKey { return jobKey{j.Flow.Tenant, j.ID} }

@@ -130,12 +130,12 @@ func (r *lastRun) leave() { r.older.newer, r.newer.older = r.newer, r.older }
 func (t *term) nearCache(j *job, now time.Time) {
 	keys := j.prefixes
 	if len(keys) > 0 && j.Session != "" {
-		if place, ok := t.fleet.prefixes.holds(j.flow.Model, keys[:1]); ok && t.moveTo(j, place, math.MaxInt, now) {
+		if place, ok := t.fleet.prefixes.holds(j.promise.choice.Model, keys[:1]); ok && t.moveTo(j, place, math.MaxInt, now) {
 			return
 		}
 		keys = keys[1:]
 	}
-	if place, ok := t.fleet.prefixes.holds(j.flow.Model, keys); ok {
+	if place, ok := t.fleet.prefixes.holds(j.promise.choice.Model, keys); ok {
 		t.moveTo(j, place, 0, now)
 	}
 }

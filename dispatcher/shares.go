@@ -19,22 +19,29 @@ const (
 	sharesEvery = 5 * time.Second
 )
 
-// saveShares stores by how much flows are ahead, now and then, and as the term ends.
+// saveShares stores by how much flows are ahead, and what was spent, now and then, and
+// as the term ends.
 func (t *term) saveShares(now time.Time) {
 	if now.Sub(t.savedShares) < sharesEvery || t.savingShares {
 		return
 	}
 	t.savedShares, t.savingShares = now, true
-	shares := t.shares()
+	shares, spent := t.shares(), t.spent
+	known := spent == t.storedSpent || spent.Amount == 0
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 		defer cancel()
-		err := t.storeShares(ctx, shares)
+		err := t.storeState(ctx, sharesKey, shares)
+		if !known {
+			err = errors.Join(err, t.storeState(ctx, spentKey, spent))
+		}
 		t.post(func() {
 			t.savingShares = false
 			if err != nil {
-				t.cfg.Logger.Debug("shares were not stored", "err", err)
+				t.cfg.Logger.Warn("shares were not stored", "err", err)
+				return
 			}
+			t.storedSpent = spent
 		})
 	})
 }
@@ -52,13 +59,14 @@ func (t *term) shares() map[string]float64 {
 	return shares
 }
 
-func (t *term) storeShares(ctx context.Context, shares map[string]float64) error {
+// storeState stores a value under a key of the bucket of the state.
+func (t *term) storeState(ctx context.Context, key string, v any) error {
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
 		return fmt.Errorf("open the bucket: %w", err)
 	}
-	if _, err := kv.Put(ctx, sharesKey, encode(shares)); err != nil {
-		return fmt.Errorf("store: %w", err)
+	if _, err := kv.Put(ctx, key, encode(v)); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
 	}
 	return nil
 }
@@ -69,34 +77,37 @@ func (t *term) loadShares(count func()) {
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
 		defer cancel()
-		shares, err := t.readShares(ctx)
+		var shares map[string]float64
+		var spent spent
+		err := errors.Join(t.loadState(ctx, sharesKey, &shares), t.loadState(ctx, spentKey, &spent))
 		t.post(func() {
 			if err != nil {
 				t.cfg.Logger.Warn("shares of a former leader are not known", "err", err)
 			}
 			t.former = shares
+			t.restoreSpent(spent, time.Now())
 			count()
 		})
 	})
 }
 
-func (t *term) readShares(ctx context.Context) (map[string]float64, error) {
+// loadState reads the value of a key into v. It's no error if there is none.
+func (t *term) loadState(ctx context.Context, key string, v any) error {
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
-		return nil, fmt.Errorf("open the bucket: %w", err)
+		return fmt.Errorf("open the bucket: %w", err)
 	}
-	e, err := kv.Get(ctx, sharesKey)
+	e, err := kv.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, nil //nolint:nilnil // nobody stored any
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read: %w", err)
+		return fmt.Errorf("read %s: %w", key, err)
 	}
-	var shares map[string]float64
-	if err := json.Unmarshal(e.Value(), &shares); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
+	if err := json.Unmarshal(e.Value(), v); err != nil {
+		return fmt.Errorf("decode %s: %w", key, err)
 	}
-	return shares, nil
+	return nil
 }
 
 // restoreShares goes on from a former leader's shares, when it is known which flows

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/dispatcher/placement"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -29,6 +30,7 @@ func (t *term) sweep(now time.Time) {
 		t.count()
 	}
 	t.saveShares(now)
+	t.budget(now)
 	t.dropLostPulls(now)
 	t.sweepOffers(now)
 	t.sweepFlows(now)
@@ -61,7 +63,7 @@ func (t *term) sweepFlows(now time.Time) {
 			delete(t.byKey, f.Flow.Flow)
 			delete(f.tenant.flows, f)
 			t.fleet.place.Forget(f.Flow)
-		case !busy || t.fleet.place.Serves(f.Model, ""):
+		case !busy || t.fleet.place.Serves(placement.Ask{Model: f.Model}):
 			f.unknown = time.Time{}
 		case f.unknown.IsZero():
 			f.unknown = now
@@ -70,11 +72,11 @@ func (t *term) sweepFlows(now time.Time) {
 		}
 	}
 	for _, f := range t.paused {
-		t.fleet.place.Pause(f.Flow, f.tenant.held, t.fleet.ms(now))
+		f.regard(now)
 	}
 	t.paused = t.paused[:0]
 	for _, x := range t.tenants {
-		t.regard(x, now)
+		x.regard(now)
 	}
 }
 
@@ -109,11 +111,11 @@ func (t *term) sweepParked(now time.Time) {
 	}
 	for _, j := range slices.Clone(t.parked) {
 		switch {
-		case now.Sub(j.parked) > parkedAtMost || now.After(j.lease):
-			t.unpark(j)
+		case now.Sub(j.parked) > parkedAtMost && !j.Local || now.After(j.lease):
+			t.unpark(j, now)
 			t.giveBack(j, time.Second)
 		case !j.Deadline.IsZero() && now.After(j.Deadline):
-			t.unpark(j)
+			t.unpark(j, now)
 			t.finish(j, schemas.AsError(t.mayRun(j, now)), now)
 		case extend:
 			t.extend(j, now)

@@ -86,14 +86,14 @@ func (x *tenant) limit(now time.Time) string {
 }
 
 // regard holds a tenant's flows, or lets them go on, as its limits say.
-func (t *term) regard(x *tenant, now time.Time) {
+func (x *tenant) regard(now time.Time) {
 	why := x.limit(now)
 	if why == x.held {
 		return
 	}
 	x.held = why
 	for f := range x.flows {
-		t.fleet.place.Pause(f.Flow, why, t.fleet.ms(now))
+		f.regard(now)
 	}
 }
 

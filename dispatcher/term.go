@@ -48,6 +48,9 @@ type term struct {
 	former       map[string]float64 // shares of the leader before, by subject, until they are restored
 	savedShares  time.Time
 	savingShares bool
+
+	spent       spent
+	storedSpent spent
 }
 
 // voided says up to which attempt a job's runs are void, and since when.
@@ -69,7 +72,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
 		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
 	}
-	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy)
+	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy, d.cfg.Routes)
 	d.fleet.forgetPromises(time.Now())
 	if err := m.open(); err != nil {
 		d.cfg.Logger.Error("cannot lead", "err", err)
@@ -141,7 +144,7 @@ func (t *term) flowOf(subject string, key schemas.Flow) *flow {
 		x := t.tenantOf(key.Tenant)
 		f = &flow{Flow: t.fleet.place.Flow(key, x.Weight), tenant: x, fleet: t.fleet, subject: subject}
 		x.flows[f] = true
-		t.fleet.place.Pause(f.Flow, x.held, t.fleet.ms(time.Now()))
+		f.regard(time.Now())
 		t.byKey[key] = f
 		t.flows[subject] = f
 	}
@@ -188,10 +191,10 @@ func (t *term) serve(f *flow, choice placement.Choice, now time.Time) {
 		t.paused = append(t.paused, f)
 		return
 	}
-	cost := t.fleet.place.Serve(f.Flow, t.fleet.ms(now))
+	cost := t.fleet.place.Serve(f.Flow, choice, t.fleet.ms(now))
 	f.awaiting = append(f.awaiting, want{promise: t.fleet.promise(choice, now), cost: cost})
 	f.tenant.requests.take(1, now)
-	t.regard(f.tenant, now)
+	f.tenant.regard(now)
 	t.fetch(f, now)
 }
 
@@ -226,16 +229,15 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	}
 	k := jobKey{d.Tenant, d.Job}
 	j := t.jobs[k]
+	t.spend(t.costOf(j, d), now)
 	if j == nil || j.attempt != d.Attempt {
 		return
 	}
-	busy := time.Duration(d.BusyMS) * time.Millisecond
 	j.flow.tenant.tokens.take(d.Tokens, now)
 	if j.promise != nil {
-		busy = j.promise.ran(busy, now)
+		busy := j.promise.ran(time.Duration(d.BusyMS)*time.Millisecond, now)
+		t.fleet.place.Done(j.flow.Flow, j.promise.choice.Model, j.cost, busy.Seconds())
 	}
-	t.fleet.place.Learn(j.flow.Flow, busy.Seconds())
-	t.fleet.place.TrueUp(j.flow.Flow, j.cost, busy.Seconds())
 	if d.Code != "" && d.RetryMS >= 0 {
 		t.retry(k, j, d, now)
 	}
@@ -271,7 +273,7 @@ func (t *term) forgetJob(k jobKey, j *job, now time.Time) {
 		delete(t.running[j.promise.choice.Node], k)
 	}
 	j.flow.held--
-	t.regard(j.flow.tenant, now)
+	j.flow.tenant.regard(now)
 	t.fleet.release(j.promise, now)
 }
 

@@ -54,7 +54,7 @@ var goldens = map[string]any{
 	"error":        goldenError,
 	"failure":      &Failure{Error: goldenError, Run: goldenRun},
 	"node-state":   &goldenState,
-	"job-done":     &JobDone{Node: "gpu-1", Boot: "b7Kq", Job: "j1", Tenant: "default", Attempt: 1, BusyMS: 900, Tokens: 420, Code: OutOfMemory, RetryMS: -1},
+	"job-done":     &JobDone{Node: "gpu-1", Boot: "b7Kq", Job: "j1", Tenant: "default", Attempt: 1, BusyMS: 900, Tokens: 420, Cost: 0.0002, Code: OutOfMemory, RetryMS: -1},
 	"offer-answer": &OfferAnswer{Accepted: true, Reason: "no room", Seq: 42, State: &goldenState},
 	"job-request":  &JobRequest{Job: "j1"},
 	"job-info":     &JobInfo{Job: "j1", State: JobRunning, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1},

@@ -10,6 +10,7 @@ const (
 	HeaderAttempts = "Vj-Attempts" // most attempts, 1 to 100; without one, DefaultAttempts
 	HeaderAbandon  = "Vj-Abandon"  // an Abandon
 	HeaderSession  = "Vj-Session"  // 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-': jobs of one prefer the place that has their cache
+	HeaderLocal    = "Vj-Local"    // "true": no hosted API may have the job
 	HeaderTrace    = "traceparent" // W3C trace context; lower case, since NATS headers are case-sensitive
 )
 

@@ -51,6 +51,7 @@ type Job struct {
 	Attempts int
 	Abandon  Abandon
 	Session  string // whose jobs are best run where the last one ran; "": none
+	Local    bool   // no hosted API may have it
 	Body     []byte // an OpenAI request, a JSON object
 }
 
@@ -145,6 +146,13 @@ func (j *Job) readHeaders(h Header) error {
 	}
 	if j.Session = h(HeaderSession); j.Session != "" && !ValidToken(j.Session) {
 		return Errorf(InvalidRequest, "%s %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", HeaderSession, truncate(j.Session))
+	}
+	switch s := h(HeaderLocal); s {
+	case "", "false":
+	case "true":
+		j.Local = true
+	default:
+		return Errorf(InvalidRequest, "%s %q is neither true nor false", HeaderLocal, truncate(s))
 	}
 	switch a := Abandon(h(HeaderAbandon)); {
 	case a == AbandonCancel, a == AbandonFinish:

@@ -68,6 +68,12 @@ type Price struct {
 	Output float64 `json:"output"` // for generated tokens
 }
 
+// Of returns what tokens cost.
+func (p Price) Of(u Usage) float64 {
+	const million = 1e6
+	return (p.Input*float64(max(0, u.PromptTokens)) + p.Output*float64(max(0, u.CompletionTokens))) / million
+}
+
 // A Split is how a server lays a model on several devices.
 type Split string
 
@@ -153,6 +159,9 @@ type JobDone struct {
 	Attempt uint64 `json:"attempt"`
 	BusyMS  int64  `json:"busy_ms"` // how long it held the slot
 	Tokens  int64  `json:"tokens"`  // of its prompt and its answer; 0: unknown, or none
+
+	// Cost is what these cost by the backend's price; 0: nothing, or unknown.
+	Cost float64 `json:"cost,omitempty"`
 
 	// Code is why the attempt failed, "" for ok. RetryMS is when the queue
 	// delivers the job again, from now; -1: it does not.

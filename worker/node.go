@@ -282,7 +282,7 @@ func (m disowned) apply(_ context.Context, n *node) {
 type freed struct {
 	number uint64
 	code   schemas.Code
-	tokens int64
+	usage  schemas.Usage
 	retry  time.Duration // when the queue delivers it again; -1: it does not
 }
 
@@ -295,7 +295,8 @@ func (m freed) apply(_ context.Context, n *node) {
 	done := schemas.JobDone{
 		Node: n.w.cfg.Node, Boot: n.w.boot,
 		Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
-		BusyMS: time.Since(t.began).Milliseconds(), Tokens: m.tokens, Code: m.code, RetryMS: -1,
+		BusyMS: time.Since(t.began).Milliseconds(), Code: m.code, RetryMS: -1,
+		Tokens: int64(max(0, m.usage.PromptTokens+m.usage.CompletionTokens)), Cost: t.backend.Price.Of(m.usage),
 	}
 	if m.retry >= 0 {
 		done.RetryMS = m.retry.Milliseconds()

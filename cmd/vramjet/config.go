@@ -14,13 +14,14 @@ import (
 // tags are the keys. A key that is not set keeps its default; where none is told
 // here or in defaults, that is the zero value.
 type Config struct {
-	NATS     NATS              `koanf:"nats"`
-	Node     string            `koanf:"node"` // "" in the file means the host's name
-	HTTP     string            `koanf:"http"` // where health is served; "off": nowhere
-	Backends []Backend         `koanf:"backends"`
-	Models   map[string]Model  `koanf:"models"` // by names as users see them, or patterns
-	Tenants  map[string]Tenant `koanf:"tenants"`
-	Policy   Policy            `koanf:"policy"`
+	NATS     NATS                `koanf:"nats"`
+	Node     string              `koanf:"node"` // "" in the file means the host's name
+	HTTP     string              `koanf:"http"` // where health is served; "off": nowhere
+	Backends []Backend           `koanf:"backends"`
+	Models   map[string]Model    `koanf:"models"` // by names as users see them, or patterns
+	Routes   map[string][]string `koanf:"routes"` // names for several models, the preferred first
+	Tenants  map[string]Tenant   `koanf:"tenants"`
+	Policy   Policy              `koanf:"policy"`
 }
 
 // defaults are the values of keys that nobody sets.
@@ -31,6 +32,7 @@ policy:
   aging: 30s
   affinity_lag: auto
   max_model_wait: {interactive: 2m, normal: 5m, batch: 30m}
+  overflow_after: 30s
   unknown_model_wait: 10s
 `
 
@@ -126,6 +128,8 @@ type Policy struct {
 	AffinityLag        Lag           `koanf:"affinity_lag"`        // for how long a model in memory is kept against jobs of its class that wait for others
 	MaxModelWait       ModelWait     `koanf:"max_model_wait"`      // how long a job waits for its model to be loaded, by its class
 	InteractiveReserve int           `koanf:"interactive_reserve"` // slots of each model that jobs of the class batch leave free
+	OverflowAfter      time.Duration `koanf:"overflow_after"`      // how long a job of a route waits for one model before another has it; 0: for ever
+	OverflowBudget     float64       `koanf:"overflow_budget"`     // what routes may cost at hosted APIs in a day; 0: no limit
 	UnknownModelWait   time.Duration `koanf:"unknown_model_wait"`  // how long a job waits for a node with its model
 }
 
@@ -162,6 +166,7 @@ func (p *Policy) placement() placement.Policy {
 	}
 	return placement.Policy{
 		AgingMS: p.Aging.Milliseconds(), AffinityLag: lag, InteractiveReserve: p.InteractiveReserve,
+		OverflowMS: p.OverflowAfter.Milliseconds(),
 		MaxModelWaitMS: placement.PerClass[int64]{
 			Interactive: p.MaxModelWait.Interactive.Milliseconds(),
 			Normal:      p.MaxModelWait.Normal.Milliseconds(),

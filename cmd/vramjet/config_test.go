@@ -35,8 +35,9 @@ backends:
     load: {context: 8192, parallel: 4, kv_type: f16}
   - {name: 007, kind: vllm, url: "http://127.0.0.1:8000", devices: [0, 1], models: one}
 models: {"llama3.3:70b": {need: 44GiB, pin: true}, "qwen3:*": {need: 1073741824, pin: false}, 7: {pin: true}}
+routes: {smart: ["llama3.3:70b", openai/gpt-5-mini], "qwen3:8b": ["qwen3:8b", openai/gpt-5-mini]}
 tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
-policy: {aging: 15s, affinity_lag: 800s, max_model_wait: {interactive: 90s}, interactive_reserve: 1, unknown_model_wait: 5s}
+policy: {aging: 15s, affinity_lag: 800s, max_model_wait: {interactive: 90s}, interactive_reserve: 1, overflow_after: 20s, overflow_budget: 2.5, unknown_model_wait: 5s}
 `
 
 func writeFile(t *testing.T, name, text string) string {
@@ -68,9 +69,11 @@ func TestConfigFull(t *testing.T) {
 			{Name: "007", Kind: "vllm", URL: "http://127.0.0.1:8000", Devices: []string{"0", "1"}, Models: []string{"one"}},
 		},
 		Models:  map[string]Model{"llama3.3:70b": {Need: "44GiB", Pin: true}, "qwen3:*": {Need: "1073741824"}, "7": {Pin: true}},
+		Routes:  map[string][]string{"smart": {"llama3.3:70b", "openai/gpt-5-mini"}, "qwen3:8b": {"qwen3:8b", "openai/gpt-5-mini"}},
 		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}, "7": {Weight: 1}},
 		Policy: Policy{
 			Aging: 15 * time.Second, AffinityLag: "800s", InteractiveReserve: 1, UnknownModelWait: 5 * time.Second,
+			OverflowAfter: 20 * time.Second, OverflowBudget: 2.5,
 			MaxModelWait: ModelWait{Interactive: 90 * time.Second, Normal: 5 * time.Minute, Batch: 30 * time.Minute},
 		},
 	}
@@ -129,7 +132,7 @@ func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "node: a\nnats:\n  urll: x\n", `v.yaml:3: unknown key "nats.urll": did you mean "nats.url"?`},
 		{"unknown at the top", "backend: []\n", `v.yaml:1: unknown key "backend": did you mean "backends"?`},
-		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, affinity_lag, max_model_wait, interactive_reserve, unknown_model_wait`},
+		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, affinity_lag, max_model_wait, interactive_reserve, overflow_after, overflow_budget, unknown_model_wait`},
 		{"unknown in a list", "backends:\n- name: a\n  kind: sim\n  slot: 1\n", `v.yaml:4: unknown key "backends[0].slot": did you mean "backends[0].slots"?`},
 		{"a key in the file", "backends:\n- {name: a, kind: openai, key: sk-1}\n", `v.yaml:2: unknown key "backends[0].key"`},
 		{"prefix", "nats: {prefix: vj.v1}\n", `v.yaml:1: unknown key "nats.prefix"`},
@@ -170,6 +173,12 @@ func TestConfigErrors(t *testing.T) {
 		{"negative context", "backends:\n- {name: a, kind: sim, load: {context: -1}}\n", "v.yaml:2: backends[0].load.context: it is negative"},
 		{"negative parallel", "backends:\n- {name: a, kind: sim, load: {parallel: -1}}\n", "v.yaml:2: backends[0].load.parallel: it is negative"},
 		{"a hosted load", "backends:\n- {name: a, kind: openai, load: {context: 1}}\n", "v.yaml:2: backends[0].load: a hosted API loads nothing of ours"},
+		{"a route to nothing", "routes:\n  smart: []\n", `v.yaml:2: routes.smart: it stands for no model`},
+		{"a route's name", "routes:\n  \"a b\": [x]\n", `v.yaml:2: routes["a b"]: "a b" cannot be the name of a model`},
+		{"a route to a route", "routes: {a: [x], b: [y, a]}\n", `v.yaml:1: routes.b[1]: "a" is a route itself`},
+		{"a route to a model twice", "routes: {a: [x, x]}\n", `v.yaml:1: routes.a[1]: "x" stands there twice`},
+		{"a route to no name", "routes: {a: [\"\"]}\n", `v.yaml:1: routes.a[0]: the model has no name`},
+		{"negative budget", "policy: {overflow_budget: -1}\n", `v.yaml:1: policy.overflow_budget: it is negative`},
 		{"weight", "tenants:\n  a: {weight: -1}\n", "v.yaml:2: tenants.a.weight: it is negative"},
 		{"node", "node: a b\n", `v.yaml:1: node: "a b" is not`},
 		{"http", "http: here\n", `v.yaml:1: http: "here" is not host:port`},

@@ -43,6 +43,9 @@ func validate(cfg *Config, from sources) error {
 	for name, t := range cfg.Tenants {
 		v.tenant(name, t)
 	}
+	for name, models := range cfg.Routes {
+		v.route(name, models, cfg.Routes)
+	}
 	v.policy(&cfg.Policy)
 	slices.SortFunc(v.problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(v.problems...)
@@ -194,12 +197,39 @@ func (v *validator) tenant(name string, t Tenant) {
 	}
 }
 
+// route checks a name that stands for models. These may be ones that nobody serves yet.
+func (v *validator) route(name string, models []string, routes map[string][]string) {
+	key := keyPath("routes", quoteName(name))
+	if _, err := schemas.JobSubject(schemas.Flow{Tenant: schemas.DefaultTenant, Class: schemas.Normal, Model: name}); err != nil {
+		v.fail(key, "%q cannot be the name of a model: %s", name, err)
+	}
+	if len(models) == 0 {
+		v.fail(key, "it stands for no model: write %s: [model, another]", quoteName(name))
+	}
+	seen := map[string]bool{}
+	for i, model := range models {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		switch _, route := routes[model]; {
+		case model == "":
+			v.fail(at, "the model has no name")
+		case seen[model]:
+			v.fail(at, "%q stands there twice", model)
+		case route && model != name:
+			v.fail(at, "%q is a route itself: name its models here", model)
+		}
+		seen[model] = true
+	}
+}
+
 func (v *validator) policy(p *Policy) {
 	if _, err := p.AffinityLag.slotSeconds(); err != nil {
 		v.fail("policy.affinity_lag", "%s", err)
 	}
 	if p.InteractiveReserve < 0 {
 		v.fail("policy.interactive_reserve", "it is negative")
+	}
+	if !(p.OverflowBudget >= 0) {
+		v.fail("policy.overflow_budget", "it is negative")
 	}
 }
 

@@ -75,7 +75,7 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 		consumers = 100 // each is a Raft group then
 	}
 	d, err := dispatcher.New(nc, dispatcher.Config{
-		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Policy: cfg.Policy.placement(),
+		Version: version, UnknownModelWait: cfg.Policy.UnknownModelWait, Policy: cfg.Policy.placement(), Routes: cfg.Routes, Budget: cfg.Policy.OverflowBudget,
 		Tenants: tenants, Consumers: consumers, Logger: log,
 	})
 	if err != nil {

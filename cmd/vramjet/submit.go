@@ -22,6 +22,7 @@ type submitCmd struct {
 	Embed       bool          `help:"Compute the embedding of the prompt and print it as JSON."`
 	ID          string        `name:"id" placeholder:"ID" help:"The job's id: submitted again, it is not run twice."`
 	Session     string        `placeholder:"NAME" help:"Jobs that begin alike, as turns of a chat do: they run where the last one ran, if it's free."`
+	Local       bool          `help:"No hosted API may have it."`
 	Deadline    string        `placeholder:"TIME" help:"When the answer is of no use any more: a time (RFC 3339) or a duration from now."`
 	Timeout     time.Duration `placeholder:"DURATION" help:"Longest run of one attempt."`
 	Wait        time.Duration `placeholder:"DURATION" help:"How long to wait for the answer; the job goes on then, and the exit code is 124 (default: for ever)."`
@@ -163,6 +164,6 @@ func (s *submitCmd) job(stdin io.Reader, now time.Time) (client.Job, error) {
 	}
 	body, err := s.body(prompt)
 	return client.Job{
-		Model: s.Model, Class: schemas.Class(s.Class), ID: s.ID, Body: body, Session: s.Session, Deadline: deadline, Timeout: s.Timeout,
+		Model: s.Model, Class: schemas.Class(s.Class), ID: s.ID, Body: body, Session: s.Session, Local: s.Local, Deadline: deadline, Timeout: s.Timeout,
 	}, err
 }

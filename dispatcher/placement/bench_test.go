@@ -27,7 +27,7 @@ type hall struct {
 const hallModels = 64
 
 func newHall(nodes, flows int) *hall {
-	h := &hall{Scheduler: NewScheduler(NewFleet(), DefaultPolicy()), rnd: rand.New(rand.NewPCG(1, 2)), index: map[string]int{}}
+	h := &hall{Scheduler: NewScheduler(NewFleet(), DefaultPolicy(), nil), rnd: rand.New(rand.NewPCG(1, 2)), index: map[string]int{}}
 	for i := range nodes {
 		n := &Node{ID: fmt.Sprintf("n%05d", i)}
 		b := Backend{Name: "b", Split: schemas.Spread, Loads: true}
@@ -70,7 +70,7 @@ func (h *hall) decide() bool {
 	if !ok {
 		return false
 	}
-	h.Serve(f, h.now)
+	h.Serve(f, c, h.now)
 	h.Arrive(f, 1, h.now)
 	if c.Load {
 		h.load(c)

@@ -22,7 +22,10 @@ type Explanation struct {
 // Explain says why a job of a flow waits that has so many jobs of the flow before it.
 func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
 	p := s.pools[ask.Model]
-	if p == nil || len(p.places) == 0 {
+	if ask.Flow != nil && ask.Flow.route != nil {
+		p = ask.Flow.pool
+	}
+	if p == nil || !s.Serves(Ask{Model: ask.Model}) {
 		return Explanation{
 			Reason: "no node has the model " + ask.Model, ETAMS: -1,
 			Next: "it ends with model_not_found, unless a node with the model joins in time",
@@ -41,8 +44,6 @@ func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
 			x.Fix = append(x.Fix, o.fix)
 		}
 	}
-	slices.Sort(x.Places)
-	slices.Sort(x.Fix)
 	switch {
 	case ask.Flow != nil && ask.Flow.paused != "":
 		x.Reason, x.Next = ask.Flow.paused, "it is looked at again within a second"
@@ -56,6 +57,11 @@ func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
 		explainLoad(&x, p, before, soonest)
 		x.Fix = nil
 	}
+	slices.Sort(x.Places)
+	slices.Sort(x.Fix)
+	if ask.Flow != nil && ask.Flow.route != nil {
+		s.explainRoute(&x, ask, now)
+	}
 	return x
 }
 
@@ -68,25 +74,25 @@ type line struct {
 }
 
 // line returns who stands before a job.
-func (p *pool) line(ask Ask, before int) line {
+func (p *pool) line(of *Flow, before int) line {
 	l := line{own: before, share: 1}
-	if ask.Flow == nil {
+	if of == nil {
 		return l
 	}
-	rank := ask.Flow.Class.Rank()
+	rank := of.Class.Rank()
 	for _, above := range p.lanes[:rank] {
 		for _, f := range above.flows.items {
 			l.above += f.waiting
 		}
 	}
-	weights := ask.Flow.weight
+	weights := of.weight
 	for _, f := range p.lanes[rank].flows.items {
-		if f != ask.Flow {
+		if f != of {
 			l.tenants++
 			weights += f.weight
 		}
 	}
-	l.share = ask.Flow.weight / weights
+	l.share = of.weight / weights
 	return l
 }
 
@@ -111,14 +117,8 @@ func (l line) String() string {
 
 // explainTurn explains a wait for a slot of a model that is in memory, or nearly.
 func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int) {
-	slots, ready := 0, false
-	for _, q := range p.places {
-		if q.why() == "" && q.model.State != schemas.Installed {
-			slots += q.model.Slots
-			ready = ready || q.model.State != schemas.Loading
-		}
-	}
-	l := p.line(ask, before)
+	slots, ready := p.usable()
+	l := p.line(ask.Flow, before)
 	turns := float64(before+1) / l.share
 	wait := (float64(l.above) + turns) * 1000 * cmp.Or(p.seconds, 1) / float64(max(1, slots))
 	x.Next = "it begins when its turn comes"

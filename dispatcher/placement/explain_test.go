@@ -31,7 +31,7 @@ func TestExplain(t *testing.T) {
 	// asks has a job of a flow be the last of so many that wait for 8 s already.
 	asks := func(s *Scheduler, tenant string, class schemas.Class, jobs int) (*Scheduler, Ask) {
 		f := s.Flow(key(tenant, class, "phi"), 1)
-		s.Learn(f, 4)
+		s.Done(f, "phi", 4, 4)
 		s.Arrive(f, jobs, now-8000)
 		return s, Ask{Model: "phi", Flow: f}
 	}
@@ -101,6 +101,23 @@ func TestExplain(t *testing.T) {
 	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 0))), "acme", schemas.Normal, 1)
 	s.Pause(ask.Flow, "too many flows are served at once: it has its turn soon", now)
 	show("its flow is paused", s, ask, 0)
+
+	hosted := func(busy int) *Node { return api("cloud", 1, model("gpt", schemas.Remote, 0, busy)) }
+	routed := func(nodes ...*Node) (*Scheduler, Ask) {
+		d := newDesk(DefaultPolicy(), 0, nodes...)
+		d.Arrive(d.flow, 10, now-8000)
+		return d.Scheduler, Ask{Model: "smart", Flow: d.flow}
+	}
+	s, ask = routed(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 2)), hosted(2))
+	show("it asks for a route, whose hosted API is full as well", s, ask, 9)
+
+	s, ask = routed(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 2)), hosted(0))
+	show("it asks for a route, and does not wait long enough to overflow", s, ask, 9)
+
+	s, ask = routed(hosted(0))
+	s.SetSpent("is a hosted API, and the budget of the day is used up")
+	s.Next(now)
+	show("it asks for a route, and only the hosted API is left, whose budget is used up", s, ask, 9)
 
 	file := filepath.Join("testdata", "explain.txt")
 	if *update {

@@ -2,7 +2,6 @@ package placement
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/vramjet/vramjet/gpu/ledger"
@@ -281,23 +280,6 @@ func (f *Fleet) AddBusy(c Choice, by int) {
 		f.roomier[x] = true
 	}
 	f.settle(p)
-}
-
-// Serves reports whether any node has the model, open to jobs or not. kind
-// narrows that to those that do that; "" doesn't.
-func (f *Fleet) Serves(model string, kind schemas.Kind) bool {
-	p := f.pools[model]
-	return p != nil && slices.ContainsFunc(p.places, func(p *place) bool {
-		return kind == "" || slices.Contains(p.model.Kinds, kind)
-	})
-}
-
-// Models lists the names that the fleet serves, sorted.
-func (f *Fleet) Models() []string {
-	names := slices.Collect(maps.Keys(f.pools))
-	names = slices.DeleteFunc(names, func(name string) bool { return len(f.pools[name].places) == 0 })
-	slices.Sort(names)
-	return names
 }
 
 // The ways to serve a model, the preferred first.

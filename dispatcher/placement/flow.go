@@ -13,7 +13,9 @@ type Flow struct {
 	schemas.Flow
 
 	weight  float64
-	pool    *pool
+	route   []string // the models that its name stands for; nil: it is a model's
+	pool    *pool    // the model that it waits for
+	barred  bool     // none of these could serve it
 	waiting int
 	paused  string  // why nothing of it is served now; "" where it is
 	since   int64   // when it was last served, or began to wait

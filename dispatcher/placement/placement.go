@@ -24,6 +24,7 @@ type Ask struct {
 	Kind  schemas.Kind // "" where it isn't known yet
 	Flow  *Flow        // whose job it is; nil: for it, no model that is in use gives way
 	Aged  bool         // its class moved up, so that it may have a slot that is kept for others
+	Local bool         // no hosted API may have it
 
 	// Avoid lists places that turned the job away, as "node/backend".
 	Avoid []string
@@ -125,10 +126,26 @@ func (s *Scheduler) suits(p *place, ask Ask) string {
 	switch keep := min(s.policy.InteractiveReserve, p.model.Slots-1); {
 	case len(ask.Avoid) > 0 && slices.Contains(ask.Avoid, p.choice().Place()):
 		return "turned the job away"
-	case ask.Kind != "" && !slices.Contains(p.model.Kinds, ask.Kind):
-		return "serves no " + string(ask.Kind)
+	case s.bars(p, ask) != "":
+		return s.bars(p, ask)
 	case keep > 0 && !ask.Aged && ask.Flow != nil && ask.Flow.Class == schemas.Batch && p.model.Slots-p.model.Busy <= keep:
 		return "the slots that are free are kept for jobs that are not of the class batch"
+	default:
+		return ""
+	}
+}
+
+// bars says why a place never takes a job, whatever comes free; "" where it does.
+func (s *Scheduler) bars(p *place, ask Ask) string {
+	switch {
+	case ask.Kind != "" && !slices.Contains(p.model.Kinds, ask.Kind):
+		return "serves no " + string(ask.Kind)
+	case !p.hosted():
+		return ""
+	case ask.Local:
+		return "is a hosted API, and the job is to stay local"
+	case s.spent != "" && p.backend.Cost > 0 && ask.Flow != nil && ask.Flow.route != nil:
+		return s.spent
 	default:
 		return ""
 	}

@@ -55,13 +55,13 @@ func fleetOf(nodes ...*Node) *Scheduler {
 	for _, n := range nodes {
 		f.Set(n, 0)
 	}
-	return NewScheduler(f, DefaultPolicy())
+	return NewScheduler(f, DefaultPolicy(), nil)
 }
 
 // waits has jobs wait for a model that take a second each.
 func (s *Scheduler) waits(model string, jobs int) *Scheduler {
 	f := s.Flow(schemas.Flow{Tenant: "t", Class: schemas.Normal, Model: model}, 1)
-	s.Learn(f, 1)
+	s.Done(f, model, 1, 1)
 	s.Arrive(f, jobs, 0)
 	return s
 }
@@ -302,7 +302,7 @@ func TestFleetIndex(t *testing.T) {
 	}
 	f.Remove("b")
 	f.Remove("nobody")
-	if f.Serves("x", "") || !f.Serves("z", schemas.Chat) || f.Serves("z", schemas.Embedding) {
+	if f.Serves(Ask{Model: "x"}) || !f.Serves(Ask{Model: "z", Kind: schemas.Chat}) || f.Serves(Ask{Model: "z", Kind: schemas.Embedding}) {
 		t.Error("the index keeps what is gone, or lost what is there")
 	}
 	c, _ := f.Choose(Ask{Model: "z"}, 0)

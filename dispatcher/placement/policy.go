@@ -22,6 +22,11 @@ type Policy struct {
 	// load takes, it makes any other model give way. 0: no limit.
 	MaxModelWaitMS PerClass[int64]
 
+	// OverflowMS is how long a job of a route waits for the first model that could
+	// serve it, before another has it where that has a slot free. 0: for as long as
+	// it takes.
+	OverflowMS int64
+
 	// InteractiveReserve is how many slots of each model in memory jobs of the class
 	// batch leave free. One they may always have.
 	InteractiveReserve int
@@ -46,6 +51,7 @@ func (p PerClass[T]) Of(c schemas.Class) T {
 func DefaultPolicy() Policy {
 	return Policy{
 		AgingMS:        30_000,
+		OverflowMS:     30_000,
 		MaxModelWaitMS: PerClass[int64]{Interactive: 120_000, Normal: 300_000, Batch: 1_800_000},
 	}
 }

@@ -21,7 +21,7 @@ func newStage(t *testing.T, policy Policy, busy int, others ...*Node) *stage {
 	for _, n := range others {
 		f.Set(n, 0)
 	}
-	return &stage{NewScheduler(f, policy), t}
+	return &stage{NewScheduler(f, policy, nil), t}
 }
 
 // waits has jobs of a class wait for a model since a time.
@@ -75,7 +75,7 @@ func TestRecentlyUsed(t *testing.T) {
 	for class, want := range map[schemas.Class]bool{schemas.Interactive: true, schemas.Batch: false} {
 		s := newStage(t, DefaultPolicy(), 0)
 		chat := s.waits("qwen", schemas.Interactive, 1, 20_000)
-		s.Serve(chat, 20_000)
+		s.Serve(chat, Choice{Model: "qwen"}, 20_000)
 		s.SetWaiting(chat, 0, 20_000)
 		s.waits("phi", class, 1, 30_000)
 		if _, c, ok := s.Next(30_000); ok != want || ok && len(c.Evict) != 1 {

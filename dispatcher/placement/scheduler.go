@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"slices"
+
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -11,11 +13,17 @@ type Scheduler struct {
 	*Fleet
 
 	policy Policy
+	routes Routes
 	flows  map[schemas.Flow]*Flow
+	routed []*Flow     // of those, the ones of routes
 	ready  heap[*pool] // that may be served
 	stuck  heap[*pool] // that wait and could not be served when they were looked at
 	turn   uint64
 	hinted []*pool // only to reuse its memory
+
+	spent      string // why routes use no hosted API that costs anything; "" where they do
+	bindAt     int64  // when to look next which models flows of routes wait for
+	overflowAt int64  // when to look next for those that wait too long
 }
 
 // retryMS is how long a pool that could not be served is left alone where nothing
@@ -24,9 +32,9 @@ func retryMS(p *pool) int64 { return min(500, max(20, loadTime(p)/16)) }
 
 // NewScheduler returns a Scheduler for which nothing waits. Another one that used the
 // fleet must not be used any more.
-func NewScheduler(fleet *Fleet, policy Policy) *Scheduler {
+func NewScheduler(fleet *Fleet, policy Policy, routes Routes) *Scheduler {
 	s := &Scheduler{
-		Fleet: fleet, policy: policy, flows: map[schemas.Flow]*Flow{},
+		Fleet: fleet, policy: policy, routes: routes, flows: map[schemas.Flow]*Flow{},
 		ready: heap[*pool]{
 			at:   func(p *pool) *int { return &p.ready },
 			less: func(a, b *pool) bool { return a.claim.less(b.claim) },
@@ -49,9 +57,13 @@ func NewScheduler(fleet *Fleet, policy Policy) *Scheduler {
 func (s *Scheduler) Flow(key schemas.Flow, weight float64) *Flow {
 	f := s.flows[key]
 	if f == nil {
-		f = &Flow{Flow: key, pool: s.pool(key.Model), index: -1}
+		f = &Flow{Flow: key, route: s.routes[key.Model], index: -1}
+		f.pool = s.pool(s.routes.models(key.Model)[0])
 		f.pool.flows++
 		s.flows[key] = f
+		if f.route != nil {
+			s.routed, s.bindAt = append(s.routed, f), 0
+		}
 	}
 	if weight <= 0 {
 		weight = 1
@@ -67,6 +79,9 @@ func (s *Scheduler) Forget(f *Flow) {
 	}
 	s.SetWaiting(f, 0, f.since)
 	delete(s.flows, f.Flow)
+	if f.route != nil {
+		s.routed = slices.DeleteFunc(s.routed, func(g *Flow) bool { return g == f })
+	}
 	f.pool.flows--
 	s.tidy(f.pool)
 }
@@ -105,7 +120,7 @@ func (f *Flow) lane() *lane { return &f.pool.lanes[f.Class.Rank()] }
 // that are looked at.
 func (s *Scheduler) queue(f *Flow, now int64) {
 	l := f.lane()
-	if f.waiting == 0 || f.paused != "" {
+	if f.waiting == 0 || f.paused != "" || f.barred {
 		l.flows.remove(f)
 	} else {
 		if len(l.flows.items) == 0 {
@@ -138,6 +153,15 @@ func (s *Scheduler) wake(p *pool, now int64) {
 // Next returns the flow to serve and where, and false where none can be now. Serve
 // must be told if it is.
 func (s *Scheduler) Next(now int64) (f *Flow, c Choice, ok bool) {
+	s.bindRoutes(now)
+	if f, c, ok := s.next(now); ok {
+		return f, c, true
+	}
+	return s.overflow(now)
+}
+
+// next is Next, but for what of routes waits too long.
+func (s *Scheduler) next(now int64) (f *Flow, c Choice, ok bool) {
 	const rounds = 2 // what is found to be free while one looks is looked at once more
 	for range rounds {
 		s.wakeAll(now)
@@ -191,10 +215,15 @@ func (s *Scheduler) wakeAll(now int64) {
 }
 
 // Serve charges a flow for a job that it is given, and returns what it is expected to
-// cost, in slot-seconds. The caller takes the slot.
-func (s *Scheduler) Serve(f *Flow, now int64) (cost float64) {
-	cost = f.Cost()
+// cost, in slot-seconds: nothing where it went to another model than that which the
+// flow waits for. The caller takes the slot.
+func (s *Scheduler) Serve(f *Flow, c Choice, now int64) (cost float64) {
 	p, l := f.pool, f.lane()
+	if c.Model != p.name {
+		s.SetWaiting(f, f.waiting-1, now)
+		return 0
+	}
+	cost = f.Cost()
 	p.overtook = f.Class.Rank() > p.top()
 	l.serve(f, cost, now)
 	s.turn++
@@ -217,6 +246,9 @@ func (s *Scheduler) Serve(f *Flow, now int64) (cost float64) {
 // Choose returns the best place for a job that was fetched already, and false where
 // none can take it now.
 func (s *Scheduler) Choose(ask Ask, now int64) (Choice, bool) {
+	if ask.Flow != nil && ask.Flow.route != nil {
+		return s.chooseRouted(ask.Flow.route, ask, now)
+	}
 	p := s.pools[ask.Model]
 	if p == nil {
 		return Choice{}, false
@@ -233,6 +265,16 @@ func (*Scheduler) TrueUp(f *Flow, estimate, actual float64) {
 	}
 }
 
+// Charge charges a flow for a job that Choose found a place for, as Serve does.
+func (s *Scheduler) Charge(f *Flow, c Choice) (cost float64) {
+	if c.Model != f.pool.name {
+		return 0
+	}
+	cost = f.Cost()
+	s.TrueUp(f, 0, cost)
+	return cost
+}
+
 // Lead is by how much a flow is ahead of what its lane served last, in slot-seconds
 // divided by its weight.
 func (*Scheduler) Lead(f *Flow) float64 { return f.tag - f.lane().clock }
@@ -241,10 +283,21 @@ func (*Scheduler) Lead(f *Flow) float64 { return f.tag - f.lane().clock }
 // served since counts on top.
 func (s *Scheduler) Restore(f *Flow, lead float64) { s.TrueUp(f, 0, lead*f.weight) }
 
-// Learn notes what a job of a flow took, in slot-seconds.
-func (*Scheduler) Learn(f *Flow, seconds float64) {
+// Done notes what a job of a flow took of a model, in slot-seconds, and puts right what
+// the flow was charged.
+func (s *Scheduler) Done(f *Flow, model string, charged, seconds float64) {
+	if model == f.pool.name {
+		s.TrueUp(f, charged, seconds)
+		learn(seconds, &f.seconds, &f.pool.seconds)
+	} else if p := s.pools[model]; p != nil {
+		learn(seconds, &p.seconds)
+	}
+}
+
+// learn has moving averages move.
+func learn(seconds float64, averages ...*float64) {
 	const weight = 0.1
-	for _, avg := range []*float64{&f.seconds, &f.pool.seconds} {
+	for _, avg := range averages {
 		if *avg == 0 {
 			*avg = seconds
 		}

@@ -27,7 +27,7 @@ const backendName = "sim"
 
 func newPlanner(r *run) *planner {
 	p := &planner{
-		run: r, sched: placement.NewScheduler(placement.NewFleet(), r.Tune),
+		run: r, sched: placement.NewScheduler(placement.NewFleet(), r.Tune, nil),
 		byName: map[string]*machine{}, flows: map[schemas.Flow]*queue{}, waiting: map[string]int{},
 	}
 	for _, m := range r.machines {
@@ -70,7 +70,7 @@ func (p *planner) decide() bool {
 	f, c, ok := p.sched.Next(p.ms())
 	var cost float64
 	if ok {
-		cost = p.sched.Serve(f, p.ms())
+		cost = p.sched.Serve(f, c, p.ms())
 	}
 	p.decided = append(p.decided, time.Since(began))
 	if !ok {
@@ -99,8 +99,7 @@ func (p *planner) decide() bool {
 func (p *planner) ended(m *machine, r *request) {
 	took := (r.end - r.start).Seconds()
 	f := p.flows[schemas.Flow{Tenant: r.Tenant, Class: r.Class, Model: r.Model}].flow
-	p.sched.TrueUp(f, r.charged, took)
-	p.sched.Learn(f, took)
+	p.sched.Done(f, r.Model, r.charged, took)
 	p.sched.AddBusy(placement.Choice{Node: m.Name, Backend: backendName, Model: r.Model}, -1)
 }
 
