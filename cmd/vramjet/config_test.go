@@ -174,7 +174,7 @@ func TestConfigErrors(t *testing.T) {
 		{"negative parallel", "backends:\n- {name: a, kind: sim, load: {parallel: -1}}\n", "v.yaml:2: backends[0].load.parallel: it is negative"},
 		{"a hosted load", "backends:\n- {name: a, kind: openai, load: {context: 1}}\n", "v.yaml:2: backends[0].load: a hosted API loads nothing of ours"},
 		{"a route to nothing", "routes:\n  smart: []\n", `v.yaml:2: routes.smart: it stands for no model`},
-		{"a route's name", "routes:\n  \"a b\": [x]\n", `v.yaml:2: routes["a b"]: "a b" cannot be the name of a model`},
+		{"a route's name", "routes:\n  \"\": [x]\n", `v.yaml:2: routes[""]: "" cannot be the name of a model`},
 		{"a route to a route", "routes: {a: [x], b: [y, a]}\n", `v.yaml:1: routes.b[1]: "a" is a route itself`},
 		{"a route to a model twice", "routes: {a: [x, x]}\n", `v.yaml:1: routes.a[1]: "x" stands there twice`},
 		{"a route to no name", "routes: {a: [\"\"]}\n", `v.yaml:1: routes.a[0]: the model has no name`},
