@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 func FuzzStored(f *testing.F) {
@@ -18,6 +21,24 @@ func FuzzStored(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if err := stored(&nats.Msg{Data: data}); err == nil && !strings.Contains(strings.ToLower(string(data)), "stream") {
 			t.Errorf("%q counts as stored", data)
+		}
+	})
+}
+
+func FuzzReadObject(f *testing.F) {
+	for _, s := range []string{
+		`{"name":"default.x","bucket":"VJ_BODIES","nuid":"A1","size":3,"mtime":"0001-01-01T00:00:00Z","chunks":1,"digest":"SHA-256=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="}`,
+		`{"nuid":">","digest":"SHA-256="}`, `{"deleted":true}`, `{"options":{"link":{"bucket":"x"}}}`, `null`, `[]`, ``, `{"size":-1}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o, err := readObject("default.x", data)
+		if err == nil && (!schemas.ValidToken(o.NUID) || o.Deleted || o.Opts != nil && o.Opts.Link != nil) {
+			t.Errorf("%q counts as an object", data)
+		}
+		if e, ok := errors.AsType[*schemas.Error](err); err != nil && (!ok || e.Code != schemas.InvalidRequest) {
+			t.Errorf("%q: %v", data, err)
 		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// The streams, and the bucket of keys and values.
+// The streams, and the bucket of keys and values. schemas.BucketBodies is one more.
 const (
 	StreamJobs    = "VJ_JOBS"    // jobs that are not settled: a work queue
 	StreamResults = "VJ_RESULTS" // events and ends of jobs without a reply subject
@@ -17,8 +17,11 @@ const (
 	BucketState   = "VJ_STATE"   // the leader's lease, cancel marks, tags, what was learned
 )
 
-// streamState is the stream behind BucketState.
-const streamState = "KV_" + BucketState
+// The streams behind BucketState, and behind the bucket of bodies, schemas.BucketBodies.
+const (
+	streamState  = "KV_" + BucketState
+	streamBodies = "OBJ_" + schemas.BucketBodies
+)
 
 // maxConsumers is the most consumers of VJ_JOBS that the server allows. It only
 // lifts the server's own default of 1000: the dispatcher keeps far fewer.
@@ -38,9 +41,11 @@ type StreamsConfig struct {
 	MaxJobsPerFlow int64 // most jobs of one flow, waiting and running; 0: 100_000
 	MaxJobsBytes   int64 // most bytes of all jobs; 0: no limit
 	MaxJobSize     int32 // most bytes of one job, with its headers; 0: what the server takes
+	MaxBodiesBytes int64 // most bytes of all bodies that are objects; 0: no limit
 
 	ResultsAge  time.Duration // how long answers are kept; 0: 24 h
 	DeadAge     time.Duration // how long dead letters are kept; 0: 30 days
+	BodiesAge   time.Duration // how long bodies that are objects are kept whose job has not ended; 0: 7 days
 	DedupWindow time.Duration // how long an id of a job is not taken again; 0: 2 min
 }
 
@@ -51,6 +56,8 @@ func (c StreamsConfig) withDefaults() StreamsConfig {
 	c.MaxJobSize = cmp.Or(c.MaxJobSize, -1)
 	c.ResultsAge = cmp.Or(c.ResultsAge, 24*time.Hour)
 	c.DeadAge = cmp.Or(c.DeadAge, 30*24*time.Hour)
+	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, -1)
+	c.BodiesAge = cmp.Or(c.BodiesAge, 7*24*time.Hour)
 	c.DedupWindow = cmp.Or(c.DedupWindow, 2*time.Minute)
 	return c
 }
@@ -111,7 +118,21 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 		AllowMsgTTL:            true,
 		SubjectDeleteMarkerTTL: markerTTL,
 	}
-	all := []jetstream.StreamConfig{jobs, results, dead, state}
+	bodies := jetstream.StreamConfig{ // as jetstream.CreateObjectStore makes it
+		Name:              streamBodies,
+		Description:       "vramjet: bodies of jobs that are too large for a message",
+		Subjects:          []string{schemas.ObjectChunks(">"), "$O." + schemas.BucketBodies + ".M.>"},
+		Discard:           jetstream.DiscardNew,
+		MaxAge:            c.BodiesAge,
+		MaxBytes:          c.MaxBodiesBytes,
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		Duplicates:        min(maxDedup, c.BodiesAge),
+		AllowRollup:       true,
+		AllowDirect:       true,
+	}
+	all := []jetstream.StreamConfig{jobs, results, dead, state, bodies}
 	for i := range all {
 		all[i].MaxMsgs = -1
 		all[i].Replicas = c.Replicas

@@ -91,6 +91,19 @@ func (s *shape) kind() (Kind, error) {
 	}
 }
 
+// KindOf tells the kind of a body that does not come with it: of an OpenAI request by
+// its members; a plain text is a chat. The error is an *Error.
+func KindOf(body []byte) (Kind, error) {
+	if trimmed := bytes.TrimLeft(body, space); len(trimmed) == 0 || trimmed[0] != '{' {
+		return Chat, nil
+	}
+	if err := checkSyntax(body); err != nil {
+		return "", err
+	}
+	s := readShape(body)
+	return s.kind()
+}
+
 // has reports whether the member that kind needs is there.
 func (s *shape) has(kind Kind) bool {
 	for i, has := range s.kinds {

@@ -11,6 +11,7 @@ const (
 	HeaderAbandon  = "Vj-Abandon"  // an Abandon
 	HeaderSession  = "Vj-Session"  // 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-': jobs of one prefer the place that has their cache
 	HeaderLocal    = "Vj-Local"    // "true": no hosted API may have the job
+	HeaderBody     = "Vj-Body"     // the object in BucketBodies that is the job's body, see ObjectName; HeaderKind is required with it
 	HeaderTrace    = "traceparent" // W3C trace context; lower case, since NATS headers are case-sensitive
 )
 

@@ -2,6 +2,7 @@ package schemas
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -52,7 +53,8 @@ type Job struct {
 	Abandon  Abandon
 	Session  string // whose jobs are best run where the last one ran; "": none
 	Local    bool   // no hosted API may have it
-	Body     []byte // an OpenAI request, a JSON object
+	Body     []byte // an OpenAI request, a JSON object; nil where it is an object that was not read
+	Object   string // the name of the object that is the body; "": the body came with the job
 }
 
 // EventSubject is where events of the job go that are not its end.
@@ -73,8 +75,11 @@ func (j *Job) EndSubject() string {
 
 // Prompt returns what the job has a model read, as JSON: the messages of a chat, the
 // prompt of a completion, the input of an embedding. The job is one that ReadJob
-// found sound.
+// found sound. Of a job whose body was not read it is nil.
 func (j *Job) Prompt() []byte {
+	if len(j.Body) == 0 {
+		return nil
+	}
 	for key, value := range members(bytes.TrimLeft(j.Body, space)) {
 		if i := indexMember(key); i >= 0 && i < len(kindMembers) && kindMembers[i].kind == j.Kind {
 			return value
@@ -103,13 +108,16 @@ func JobID(h Header, seq uint64) (string, error) {
 
 // ReadJob reads a job: its headers, its body and, from where it was found, its
 // flow and its sequence in the stream. replies lists what reply subjects may
-// begin with beside inboxes and results.
+// begin with beside inboxes and results. Where the body is an object, nothing is known
+// of it but the kind: ReadBody reads it, once somebody has it.
 //
-// The job it returns is always good enough to be answered: ID, Flow and Reply
-// are set even where the error, an *Error, says why the job cannot be run.
+// The job it returns is always good enough to be answered, and to be cleared away:
+// ID, Flow, Reply and Object are set even where the error, an *Error, says why the job
+// cannot be run.
 func ReadJob(h Header, body []byte, flow Flow, seq uint64, replies []string) (*Job, error) {
 	id, err := JobID(h, seq)
 	j := &Job{ID: id, Flow: flow, Attempts: DefaultAttempts}
+	err = cmp.Or(err, j.readObject(h))
 	if reply := h(HeaderReply); reply != "" {
 		if bad := CheckReply(flow.Tenant, reply, replies); bad != nil {
 			return j, Errorf(Refused, "%s", bad)
@@ -122,8 +130,15 @@ func ReadJob(h Header, body []byte, flow Flow, seq uint64, replies []string) (*J
 	if err := j.readHeaders(h); err != nil {
 		return j, err
 	}
+	if j.Object != "" {
+		return j, j.readNoBody(Kind(h(HeaderKind)), body)
+	}
 	return j, j.readBody(Kind(h(HeaderKind)), body)
 }
+
+// ReadBody reads the body of a job that has it as an object, as ReadJob reads one that
+// comes with its job. The error is an *Error.
+func (j *Job) ReadBody(body []byte) error { return j.readBody(j.Kind, body) }
 
 // readHeaders reads what a job says of how it is to be run, and fills in what it
 // does not say. Reply is set.
@@ -165,6 +180,31 @@ func (j *Job) readHeaders(h Header) error {
 		j.Abandon = AbandonFinish
 	}
 	return nil
+}
+
+// readObject reads where the body is. Object is set only where it may be.
+func (j *Job) readObject(h Header) error {
+	name := h(HeaderBody)
+	if name == "" {
+		return nil
+	}
+	if err := checkObject(j.Flow.Tenant, name); err != nil {
+		return err
+	}
+	j.Object = name
+	return nil
+}
+
+// readNoBody reads the message of a job whose body is an object.
+func (j *Job) readNoBody(kind Kind, body []byte) error {
+	switch {
+	case len(bytes.TrimLeft(body, space)) > 0:
+		return Errorf(InvalidRequest, "a job with %s has no other body: leave its message empty", HeaderBody)
+	case kind == "":
+		return Errorf(InvalidRequest, "a job with %s says its kind by %s: chat, completion or embedding", HeaderBody, HeaderKind)
+	}
+	j.Kind = kind
+	return kind.check()
 }
 
 func (j *Job) readBody(kind Kind, body []byte) error {

@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -8,7 +9,7 @@ import (
 
 // An Offer is one attempt at a job that the dispatcher wants a node to make. It
 // travels with the job's own headers, those of an offer beside them, and the
-// body as ReadJob left it.
+// body as ReadJob left it: with none where that is an object.
 type Offer struct {
 	Job     *Job
 	Subject string // of the job in the queue
@@ -73,8 +74,12 @@ func ReadOffer(header map[string][]string, body []byte) (*Offer, error) {
 	if err := o.Job.Kind.check(); err != nil {
 		return nil, err
 	}
-	if err := o.Job.readHeaders(h); err != nil {
+	if err := cmp.Or(o.Job.readObject(h), o.Job.readHeaders(h)); err != nil {
 		return nil, err
+	}
+	if o.Job.Object != "" {
+		o.Job.Body = nil
+		return o, nil
 	}
 	if err := checkSyntax(body); err != nil {
 		return nil, err
