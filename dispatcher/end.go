@@ -36,13 +36,36 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 		if err := publishEnd(ctx, t.nc, end, stored); err != nil {
 			return err
 		}
-		return broker.Ack(ctx, t.nc, j.ack)
+		if dead != nil {
+			return broker.Ack(ctx, t.nc, j.ack) // who runs it again needs its body
+		}
+		return t.clear(ctx, j)
 	})
 }
 
 // drop settles a job whose end exists.
 func (t *term) drop(j *job) {
-	t.settle(j, func(ctx context.Context) error { return broker.Ack(ctx, t.nc, j.ack) })
+	t.settle(j, func(ctx context.Context) error { return t.clear(ctx, j) })
+}
+
+// clear settles a delivery for good, and then deletes the job's body.
+func (t *term) clear(ctx context.Context, j *job) error {
+	if err := broker.Ack(ctx, t.nc, j.ack); err != nil {
+		return err
+	}
+	t.deleteBody(ctx, j.Job)
+	return nil
+}
+
+// deleteBody deletes the body of a job that is over, where it is an object. One that
+// stays is deleted by its age.
+func (t *term) deleteBody(ctx context.Context, j *schemas.Job) {
+	if j.Object == "" {
+		return
+	}
+	if err := broker.DeleteBody(ctx, t.nc, j.Object); err != nil {
+		t.cfg.Logger.Warn("a body stays until it is old", "job", j.ID, "err", err)
+	}
 }
 
 // giveBack has the queue deliver a job again after a delay.

@@ -1,7 +1,6 @@
 package dispatcher
 
 import (
-	"context"
 	"strconv"
 	"time"
 
@@ -133,7 +132,10 @@ func (t *term) hold(j *job, now time.Time) bool {
 	case old.seq != j.seq: // the id was used again while its job is under way: it's the same job
 		t.release(j, now)
 		j.flow.held--
-		t.settle(j, func(ctx context.Context) error { return broker.Ack(ctx, t.nc, j.ack) })
+		if j.Object == old.Object {
+			j.Object = "" // it is in use
+		}
+		t.drop(j)
 		return false
 	case old.running: // its node let the lease run out
 		t.void(k, j.attempt-1)

@@ -89,6 +89,7 @@ func (t *term) clearOne(ctx context.Context, seq uint64, next bool) uint64 { //n
 		t.cfg.Logger.Warn("poison was not removed", "seq", m.Sequence, "err", err)
 	} else {
 		t.cfg.Logger.Warn("poison was removed from the queue", "seq", m.Sequence, "subject", m.Subject)
+		t.deleteBody(ctx, j)
 	}
 	return m.Sequence + 1
 }

@@ -161,5 +161,6 @@ func (t *term) endRefused(ctx context.Context, key schemas.Flow, seq uint64, mos
 	if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
 		return fmt.Errorf("take it out of the queue: %w", err)
 	}
+	t.deleteBody(ctx, j)
 	return nil
 }

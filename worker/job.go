@@ -47,6 +47,9 @@ func (a *attempt) run(life, work context.Context) {
 	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed, luck: rand.Float64()})
 	a.w.send(freed{number: a.number, code: s.code(), usage: answer.Usage, retry: s.retry()})
 	told := a.tell(life, s, body)
+	if told == nil && s.event == schemas.EventEnd && !s.dead {
+		a.deleteBody(life)
+	}
 	a.log(s, err, told)
 	a.w.send(settled{a.number})
 }
@@ -66,12 +69,15 @@ func (a *attempt) work(work context.Context) (providers.Answer, error) {
 	return answer, err
 }
 
-// generate says that the job is here, waits for its model and runs it.
+// generate says that the job is here, gets its body, waits for its model and runs it.
 func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
 	if ctx.Err() != nil {
 		return providers.Answer{}, context.Cause(ctx)
 	}
 	if err := a.accepted(); err != nil {
+		return providers.Answer{}, err
+	}
+	if err := a.fetchBody(ctx); err != nil { // while the model is loaded
 		return providers.Answer{}, err
 	}
 	if a.load != nil {

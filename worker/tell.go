@@ -92,5 +92,8 @@ func (a *attempt) bury(ctx context.Context, why *schemas.Error) error {
 		return errLost
 	}
 	job := &nats.Msg{Subject: a.offer.Subject, Header: a.offer.header, Data: a.offer.Job.Body}
+	if a.offer.Job.Object != "" {
+		job.Data = nil // as it was
+	}
 	return broker.PublishStored(ctx, a.w.nc, broker.DeadLetter(job, a.offer.Job.ID, why, time.Now()))
 }

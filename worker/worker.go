@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ type Config struct {
 	// Models are what an operator knows better of models, by their names as users
 	// see them or by patterns: see ModelConfig.
 	Models map[string]ModelConfig
+
+	// MaxBody is the largest body that a job may have as an object: the node has it in
+	// memory. 0: schemas.MaxBody.
+	MaxBody schemas.Bytes
 
 	// Drain is how long running jobs may go on when Run's context ends. After
 	// that they are given back to the queue. 0: at once.
@@ -121,6 +126,7 @@ type pace struct {
 	poll    time.Duration // how often a backend is asked for its models
 	devices time.Duration // how often the devices are read
 	probe   time.Duration // how often a client is asked whether it listens
+	fetch   time.Duration // how long a body may take that is an object
 }
 
 func defaultPace() pace {
@@ -134,6 +140,7 @@ func defaultPace() pace {
 		poll:    2 * time.Second,
 		devices: time.Second,
 		probe:   time.Second,
+		fetch:   30 * time.Second, // 64 MiB take 6 s at 100 Mbit/s
 	}
 }
 
@@ -164,6 +171,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		cfg.Logger = slog.Default()
 	}
 	cfg.Logger = cfg.Logger.With("node", cfg.Node)
+	cfg.MaxBody = cmp.Or(cfg.MaxBody, schemas.MaxBody)
 	seen := map[string]bool{}
 	backends := make([]Backend, 0, len(cfg.Backends))
 	for _, b := range cfg.Backends {
