@@ -17,11 +17,11 @@ var (
 	ErrNoVramjet = errors.New("no vramjet here")
 
 	// ErrFull means that the queue takes no more jobs of this flow, or none at
-	// all, for now. The job was not submitted.
+	// all, or that the bucket of large bodies is full, for now. The job was not submitted.
 	ErrFull = errors.New("the queue is full")
 
-	// ErrTooLarge means that the server takes no message of the job's size. The
-	// job was not submitted.
+	// ErrTooLarge means that the server takes no message of the job's size, and has no
+	// bucket for what is larger. The job was not submitted.
 	ErrTooLarge = errors.New("the job is too large")
 
 	// ErrDuplicate means that a job of this id was submitted before, so that its
@@ -65,17 +65,22 @@ func submitError(subject string, err error) error {
 	case !errors.As(err, &api):
 		return fmt.Errorf("submit on %s: %w", subject, err)
 	}
-	switch api.ErrorCode {
-	case codeStreamFull, codeNoMemory, codeNoStorage:
+	switch {
+	case isFull(api):
 		if api.Description == perSubjectFull {
 			return fmt.Errorf("submit: %w for %s: as many of its jobs wait as the queue holds; try again later", ErrFull, subject)
 		}
 		return fmt.Errorf("submit: %w: %s; try again later", ErrFull, api.Description)
-	case jetstream.JSErrCodeStreamMessageExceedsMaximum:
+	case api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return fmt.Errorf("submit: %w: the queue takes none of its size: %s", ErrTooLarge, api.Description)
 	default:
 		return fmt.Errorf("submit on %s: %w", subject, err)
 	}
+}
+
+// isFull reports whether JetStream had no room.
+func isFull(err *jetstream.APIError) bool {
+	return err.ErrorCode == codeStreamFull || err.ErrorCode == codeNoMemory || err.ErrorCode == codeNoStorage
 }
 
 // checkSize reports a message that the server would close the connection for.

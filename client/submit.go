@@ -24,7 +24,11 @@ type Ticket struct {
 // then on it ends exactly once, whatever happens. It does not wait for the
 // answer, which Result, Resume or the job's reply subject gives.
 //
-// It waits at most 5 s where ctx has no deadline. After an error that is none of
+// A request that is too large for a message (the server's max_payload) is stored in the
+// bucket schemas.BucketBodies, and the job tells where: its node fetches it, and it is
+// deleted when the job ends.
+//
+// It waits at most 5 s for each answer where ctx has no deadline. After an error that is none of
 // ErrNoVramjet, ErrFull and ErrTooLarge the queue may hold the job or not; with
 // an ID, submitting it again is safe.
 func (c *Client) Submit(ctx context.Context, job Job) (Ticket, error) {
@@ -39,12 +43,20 @@ func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
 	if err != nil {
 		return Ticket{}, err
 	}
-	if err := checkSize(msg, c.nc.MaxPayload()); err != nil {
+	body, err := c.lighten(ctx, msg)
+	if err != nil {
 		return Ticket{}, err
 	}
 	ack, err := c.js.PublishMsg(ctx, msg)
 	if err != nil {
-		return Ticket{}, submitError(msg.Subject, err)
+		err = submitError(msg.Subject, err)
+		if errors.Is(err, ErrNoVramjet) || errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) {
+			c.discard(body) // else the queue may hold a job that needs it
+		}
+		return Ticket{}, err
+	}
+	if ack.Duplicate {
+		c.discard(body) // the job of this id has one of its own
 	}
 	t := Ticket{ID: job.ID, Seq: ack.Sequence, Duplicate: ack.Duplicate}
 	if t.ID == "" {
