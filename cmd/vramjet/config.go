@@ -17,6 +17,7 @@ type Config struct {
 	NATS     NATS                `koanf:"nats"`
 	Node     string              `koanf:"node"` // "" in the file means the host's name
 	HTTP     string              `koanf:"http"` // where health is served; "off": nowhere
+	MaxBody  Memory              `koanf:"max_body"` // the largest body of a job that comes as an object
 	Backends []Backend           `koanf:"backends"`
 	Models   map[string]Model    `koanf:"models"` // by names as users see them, or patterns
 	Routes   map[string][]string `koanf:"routes"` // names for several models, the preferred first
@@ -28,6 +29,7 @@ type Config struct {
 const defaults = `
 nats: {url: "nats://127.0.0.1:4222"}
 http: 127.0.0.1:7433
+max_body: 64MiB
 policy:
   aging: 30s
   affinity_lag: auto

@@ -58,7 +58,7 @@ func TestConfigFull(t *testing.T) {
 	}
 	want := &Config{
 		NATS: NATS{URL: "nats://me:secret@10.0.0.1:4222", Context: "prod", Creds: "/c", CA: "/ca.pem", Cert: "/cert.pem", Key: "/key.pem"},
-		Node: "gpu-1", HTTP: "off",
+		Node: "gpu-1", HTTP: "off", MaxBody: "64MiB",
 		Backends: []Backend{
 			{
 				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
@@ -164,6 +164,7 @@ func TestConfigErrors(t *testing.T) {
 		{"a price that is none", "backends:\n- {name: a, kind: sim, price: {input: free}}\n", `v.yaml:2: backends[0].price.input: "free" is wrong`},
 		{"need", "models:\n  \"llama3.3:70b\": {need: 44GB}\n", `v.yaml:2: models["llama3.3:70b"].need: "44GB" is wrong: want an amount of memory such as 44GiB`},
 		{"no need", "models:\n  a: {need: 0}\n", `v.yaml:2: models.a.need: "0" is wrong: nothing needs no memory`},
+		{"a body", "max_body: large\n", `v.yaml:1: max_body: "large" is wrong: want an amount of memory`},
 		{"pin", "models:\n  a:\n    pin: yes\n", `v.yaml:3: models.a.pin: "yes" is wrong: want true or false`},
 		{"unknown of a model", "models:\n  a: {ned: 1GiB}\n", `v.yaml:2: unknown key "models.a.ned": did you mean "models.a.need"?`},
 		{"a model's pattern", "models:\n  \"qwen[\": {pin: true}\n", `v.yaml:2: models["qwen["]: "qwen[" is no pattern`},

@@ -74,9 +74,9 @@ func tableUnder(t *testing.T, text, heading string) (rows [][]string) {
 
 var code = regexp.MustCompile("`([^`]+)`")
 
-// codes returns what stands in backquotes.
+// codes returns what stands in backquotes; blocks are no part of that.
 func codes(text string) (found []string) {
-	for _, m := range code.FindAllStringSubmatch(text, -1) {
+	for _, m := range code.FindAllStringSubmatch(strings.ReplaceAll(text, "```", ""), -1) {
 		found = append(found, m[1])
 	}
 	return found
@@ -182,8 +182,8 @@ func TestDocsSubjects(t *testing.T) {
 			t.Errorf("docs/protocol.md does not name the subject %s", p)
 		}
 	}
+	streams := []string{schemas.BucketBodies}
 	broker, _ := constants(t, "broker")
-	var streams []string
 	for name, value := range broker {
 		if strings.HasPrefix(value, "VJ_") && (strings.HasPrefix(name, "Stream") || strings.HasPrefix(name, "Bucket")) {
 			streams = append(streams, value)
@@ -364,7 +364,7 @@ func examples(text string) string {
 
 // others are flags of other programs that pages show.
 var others = []string{
-	"--last-for", "--json", "--raw", "--force", "--force-stdin",
+	"--last-for", "--name", "--json", "--raw", "--force", "--force-stdin",
 	"--add-host", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
 	"--scheduling-policy", "--enable-priority-scheduling", "--schedule-low-priority-values-first", "--priority-scheduling-preemption-threshold",
 }

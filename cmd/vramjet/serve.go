@@ -90,7 +90,7 @@ func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFind
 	defer devices.Close()
 	backends.log.Info("devices", "source", devices.Source())
 	w, err := worker.New(nc, worker.Config{
-		Node: cfg.Node, Version: version, GPU: devices, Models: cfg.models(), Drain: drain, Logger: backends.log,
+		Node: cfg.Node, Version: version, GPU: devices, Models: cfg.models(), MaxBody: cfg.MaxBody.amount().Bytes, Drain: drain, Logger: backends.log,
 	})
 	if err != nil {
 		return usage(err)

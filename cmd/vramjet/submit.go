@@ -16,6 +16,7 @@ type submitCmd struct {
 	Model       string        `short:"m" required:"" placeholder:"MODEL" help:"The model (required)."`
 	Prompt      []string      `arg:"" optional:"" help:"The prompt; - reads it from stdin."`
 	Class       string        `enum:"interactive,normal,batch" default:"normal" help:"How urgent it is: interactive, normal or batch (${default})."`
+	Image       []string      `placeholder:"FILE" sep:"none" help:"An image that the prompt is about (several: --image A --image B)."`
 	System      string        `placeholder:"TEXT" help:"A system message in front of the prompt."`
 	MaxTokens   int           `placeholder:"N" help:"Most tokens of the answer."`
 	Temperature *float64      `placeholder:"T" help:"Sampling temperature."`
@@ -37,6 +38,7 @@ Examples:
 
     vramjet submit -m llama3.2 "Why is the sky blue?"
     git diff | vramjet submit -m qwen3:8b --system "Review this change." -
+    vramjet submit -m qwen2.5vl --image photo.jpg "What is on this photo?"
     vramjet submit -m llama3.2 --class batch --no-wait --id report-7 "Summarise …"
     vramjet submit -m nomic-embed-text --embed "some text"
 `

@@ -7,10 +7,12 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
-// maxPrompt bounds what is read from stdin, in bytes: more than any server takes.
-const maxPrompt = 64 << 20
+// maxPrompt bounds what is read from stdin, in bytes.
+const maxPrompt = int(schemas.MaxBody)
 
 // chatRequest is a chat in OpenAI's words.
 type chatRequest struct {
@@ -22,7 +24,7 @@ type chatRequest struct {
 
 type message struct {
 	Role    string `json:"role"`
-	Content string `json:"content"`
+	Content any    `json:"content"` // a text, or parts
 }
 
 // embedRequest asks for an embedding in OpenAI's words.
@@ -34,7 +36,7 @@ type embedRequest struct {
 func (s *submitCmd) prompt(stdin io.Reader) (string, error) {
 	text := strings.Join(s.Prompt, " ")
 	if text == "-" {
-		data, err := io.ReadAll(io.LimitReader(stdin, maxPrompt+1))
+		data, err := io.ReadAll(io.LimitReader(stdin, int64(maxPrompt)+1))
 		if err != nil {
 			return "", fmt.Errorf("read the prompt: %w", err)
 		}
@@ -52,8 +54,8 @@ func (s *submitCmd) prompt(stdin io.Reader) (string, error) {
 // body returns the request for a prompt.
 func (s *submitCmd) body(prompt string) (json.RawMessage, error) {
 	if s.Embed {
-		if s.System != "" || s.MaxTokens != 0 || s.Temperature != nil {
-			return nil, errors.New("--embed goes with none of --system, --max-tokens and --temperature")
+		if len(s.Image) > 0 || s.System != "" || s.MaxTokens != 0 || s.Temperature != nil {
+			return nil, errors.New("--embed goes with none of --image, --system, --max-tokens and --temperature")
 		}
 		return json.Marshal(embedRequest{Input: prompt})
 	}
@@ -64,7 +66,11 @@ func (s *submitCmd) body(prompt string) (json.RawMessage, error) {
 	if s.System != "" {
 		req.Messages = append(req.Messages, message{"system", s.System})
 	}
-	req.Messages = append(req.Messages, message{"user", prompt})
+	content, err := withImages(prompt, s.Image)
+	if err != nil {
+		return nil, err
+	}
+	req.Messages = append(req.Messages, message{"user", content})
 	return json.Marshal(req)
 }
 
