@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,7 +33,7 @@ func FetchBody(ctx context.Context, nc *nats.Conn, name string, most schemas.Byt
 	}
 	body := make([]byte, 0, o.Size)
 	for seq := uint64(1); uint64(len(body)) < o.Size; {
-		chunk, err := getMsg(ctx, nc, msgRequest{Seq: seq, NextFor: schemas.ObjectChunks(o.NUID)})
+		chunk, err := getChunk(ctx, nc, msgRequest{Seq: seq, NextFor: schemas.ObjectChunks(o.NUID)})
 		switch {
 		case errors.Is(err, errNoMessage):
 			return nil, badObject(name, "is damaged: %d of its %d bytes are there", len(body), o.Size)
@@ -122,6 +123,25 @@ type msgRequest struct {
 type storedMsg struct {
 	Seq  uint64 `json:"seq"`
 	Data []byte `json:"data"`
+}
+
+// getChunk asks whichever replica for a message, which gives it as it is, at a fifth of
+// the cost. One that has none may be behind: then the leader has the last word. The
+// error is errNoMessage where there is none.
+func getChunk(ctx context.Context, nc *nats.Conn, ask msgRequest) (storedMsg, error) {
+	data, err := json.Marshal(ask)
+	if err != nil {
+		return storedMsg{}, err
+	}
+	reply, err := request(ctx, nc, &nats.Msg{Subject: "$JS.API.DIRECT.GET." + streamBodies, Data: data}, found)
+	switch {
+	case errors.Is(err, errNoMessage):
+		return getMsg(ctx, nc, ask)
+	case err != nil:
+		return storedMsg{}, err
+	}
+	seq, err := strconv.ParseUint(reply.Header.Get(headerSequence), 10, 64)
+	return storedMsg{Seq: seq, Data: reply.Data}, err
 }
 
 // getMsg asks the stream's leader for a message: unlike a replica, it has everything

@@ -85,9 +85,12 @@ func TestDocumentedPermissions(t *testing.T) {
 		nodes, err := u.Nodes(t.Context(), 0)
 		return err == nil && len(nodes) == 1 && len(nodes[0].Backends) == 1 && nodes[0].Backends[0].Models[0].Pinned && nodes[0].Backends[0].Models[0].Learned.Known
 	})
-	if r := u.tenantRuns(as("acme")); r.Text() == "" {
-		t.Error("the tenant's job has no answer")
+	for _, job := range []client.Job{client.Chat("permitted", "hi"), pictured("permitted", 2<<20)} {
+		if r := u.tenantRuns(as("acme"), job); r.Text() == "" {
+			t.Error("the tenant's job has no answer")
+		}
 	}
+	within(t, patience, "no body is left", func() bool { _, left := u.bodies(); return left == 0 })
 	for _, p := range []*process{d, w, again} {
 		if strings.Contains(p.output(), "not permitted") || strings.Contains(strings.ToLower(p.output()), "permissions violation") {
 			t.Errorf("%s is not permitted something", p.name)
@@ -96,7 +99,7 @@ func TestDocumentedPermissions(t *testing.T) {
 }
 
 // tenantRuns runs a job as the documented tenant.
-func (u *user) tenantRuns(url string) *client.Result {
+func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 	u.Helper()
 	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
 	if err != nil {
@@ -107,7 +110,7 @@ func (u *user) tenantRuns(url string) *client.Result {
 	if err != nil {
 		u.Fatal(err)
 	}
-	stream, err := c.Run(u.Context(), client.Chat("permitted", "hi"))
+	stream, err := c.Run(u.Context(), job)
 	if err != nil {
 		u.Fatal(err)
 	}

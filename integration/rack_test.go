@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"github.com/vramjet/vramjet/broker/brokertest"
@@ -29,18 +30,25 @@ const gib = schemas.GiB
 // nodes that a test puts in.
 type rack struct {
 	*user
-	srv *embedded.Server
+	srv        *embedded.Server
+	dispatcher *nats.Conn // the dispatcher's own
 }
 
 // newRack is for tests that run alone: nothing of it may be left when they end.
 func newRack(t *testing.T) *rack {
+	t.Helper()
+	return newRackOn(t, embedded.Config{})
+}
+
+// newRackOn is newRack on a server of its own making.
+func newRackOn(t *testing.T, cfg embedded.Config) *rack {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections() // of what tests ask servers themselves
 		goleak.VerifyNone(t, before)
 	})
-	srv := brokertest.Start(t)
+	srv := brokertest.StartServer(t, cfg)
 	nc := brokertest.Connect(t, srv)
 	brokertest.Setup(t, nc)
 	d, err := dispatcher.New(nc, dispatcher.Config{Logger: brokertest.Log(t)})
@@ -48,7 +56,7 @@ func newRack(t *testing.T) *rack {
 		t.Fatal(err)
 	}
 	live(t, d.Run)
-	return &rack{user: connect(t, srv.ClientURL()), srv: srv}
+	return &rack{user: connect(t, srv.ClientURL()), srv: srv, dispatcher: nc}
 }
 
 // live runs a part of the system until stop is called, or the test ends.
