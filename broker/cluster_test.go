@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/broker/brokertest"
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // On a cluster that has just started: Setup waits for it, ends are stored once,
@@ -34,7 +36,7 @@ func TestOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("Setup with %d replicas took %s", replicas, time.Since(start))
-		for _, name := range []string{broker.StreamJobs, broker.StreamResults, broker.StreamDead, "KV_" + broker.BucketState} {
+		for _, name := range []string{broker.StreamJobs, broker.StreamResults, broker.StreamDead, "KV_" + broker.BucketState, "OBJ_" + schemas.BucketBodies} {
 			if got := streamInfo(t, js, name).Config.Replicas; got != replicas {
 				t.Errorf("%s has %d replicas of %d", name, got, replicas)
 			}
@@ -58,6 +60,29 @@ func TestOnACluster(t *testing.T) {
 	wg.Wait()
 	if n := streamInfo(t, js, broker.StreamResults).State.Msgs; n != 1 || firsts.Load() != 1 {
 		t.Errorf("%d ends are stored, %d were the first", n, firsts.Load())
+	}
+
+	bucket := bodies(t, js)
+	for i := range 12 { // whichever replica is asked, and however late it hears of it
+		name := fmt.Sprint("default.b", i)
+		for { // what was sent while the replicas were added may have got no answer
+			once, cancel := context.WithTimeout(ctx, 2*time.Second)
+			_, err := bucket.PutBytes(once, name, make([]byte, 300<<10))
+			cancel()
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatal(err)
+			}
+		}
+		nc := brokertest.Connect(t, servers[i%3])
+		if got, err := broker.FetchBody(ctx, nc, name, schemas.MaxBody); err != nil || len(got) != 300<<10 {
+			t.Errorf("a body that was just stored: %d bytes, %v", len(got), err)
+		}
+		if err := broker.DeleteBody(ctx, nc, name); err != nil {
+			t.Error(err)
+		}
 	}
 
 	submit(t, js, 1)

@@ -14,6 +14,7 @@ import (
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/broker/brokertest"
 	"github.com/vramjet/vramjet/broker/embedded"
+	"github.com/vramjet/vramjet/schemas"
 )
 
 func newJS(t *testing.T) (*nats.Conn, jetstream.JetStream) {
@@ -62,6 +63,10 @@ func TestSetupMakesTheStreams(t *testing.T) {
 		"KV_" + broker.BucketState: {
 			Subjects: []string{"$KV.VJ_STATE.>"}, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
 			MaxPerFlow: 1, MaxConsumers: -1, Duplicates: 2 * time.Minute, Direct: true, TTL: true,
+		},
+		"OBJ_" + schemas.BucketBodies: {
+			Subjects: []string{"$O.VJ_BODIES.C.>", "$O.VJ_BODIES.M.>"}, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+			MaxPerFlow: -1, MaxConsumers: -1, MaxAge: 7 * 24 * time.Hour, Duplicates: 2 * time.Minute, Direct: true,
 		},
 	} {
 		c := streamInfo(t, js, name).Config

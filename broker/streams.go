@@ -118,20 +118,15 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 		AllowMsgTTL:            true,
 		SubjectDeleteMarkerTTL: markerTTL,
 	}
-	bodies := jetstream.StreamConfig{ // as jetstream.CreateObjectStore makes it
-		Name:              streamBodies,
-		Description:       "vramjet: bodies of jobs that are too large for a message",
-		Subjects:          []string{schemas.ObjectChunks(">"), "$O." + schemas.BucketBodies + ".M.>"},
-		Discard:           jetstream.DiscardNew,
-		MaxAge:            c.BodiesAge,
-		MaxBytes:          c.MaxBodiesBytes,
-		MaxMsgsPerSubject: -1,
-		MaxMsgSize:        -1,
-		MaxConsumers:      -1,
-		Duplicates:        min(maxDedup, c.BodiesAge),
-		AllowRollup:       true,
-		AllowDirect:       true,
-	}
+	bodies := results // as jetstream.CreateObjectStore makes it
+	bodies.Name = streamBodies
+	bodies.Description = "vramjet: bodies of jobs that are too large for a message"
+	bodies.Subjects = []string{schemas.ObjectChunks(">"), "$O." + schemas.BucketBodies + ".M.>"}
+	bodies.MaxAge = c.BodiesAge
+	bodies.Duplicates = min(maxDedup, c.BodiesAge)
+	bodies.MaxBytes = c.MaxBodiesBytes
+	bodies.Discard = jetstream.DiscardNew
+	bodies.AllowRollup = true
 	all := []jetstream.StreamConfig{jobs, results, dead, state, bodies}
 	for i := range all {
 		all[i].MaxMsgs = -1

@@ -99,8 +99,9 @@ func TestMaxPayload(t *testing.T) {
 	}
 	job.ID, job.Body = "over", append(job.Body, 'x')
 	_, err := c.Submit(deadline(t), job)
-	if !errors.Is(err, client.ErrTooLarge) || !strings.Contains(err.Error(), "65537 bytes") || !strings.Contains(err.Error(), "65536 bytes") {
-		t.Errorf("one byte more: got %v, want ErrTooLarge with both sizes", err)
+	if !errors.Is(err, client.ErrTooLarge) || !strings.Contains(err.Error(), "65537 bytes") || !strings.Contains(err.Error(), "65536 bytes") ||
+		!strings.Contains(err.Error(), "bucket VJ_BODIES") {
+		t.Errorf("one byte more: got %v, want ErrTooLarge with both sizes, and what to do", err)
 	}
 	if !nc.IsConnected() {
 		t.Error("the connection is gone")

@@ -50,7 +50,7 @@ func (t *term) hand(j *job, now time.Time) {
 	case errors.Is(err, nats.ErrMaxPayload):
 		delete(t.offers, id)
 		t.finish(j, schemas.Errorf(schemas.InvalidRequest,
-			"the job of %d bytes leaves no room for the headers of its way to a node under the server's max_payload", len(j.Body)), now)
+			"the job of %d bytes leaves no room for the headers of its way to a node under the server's max_payload: submit its body as an object (%s)", len(j.Body), schemas.HeaderBody), now)
 		return
 	case err != nil:
 		o.answer = &outcome{err: err}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -52,9 +53,7 @@ func TestReadJobRefusesObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := headers{HeaderKind: "chat"}
-			for k, v := range c.h {
-				h[k] = v
-			}
+			maps.Copy(h, c.h)
 			j, err := ReadJob(h.get, []byte(c.body), testFlow, 7, nil)
 			if e, _ := errors.AsType[*Error](err); e == nil || e.Code != c.code {
 				t.Errorf("got %v, want %s", err, c.code)

@@ -15,8 +15,8 @@ import (
 // here or in defaults, that is the zero value.
 type Config struct {
 	NATS     NATS                `koanf:"nats"`
-	Node     string              `koanf:"node"` // "" in the file means the host's name
-	HTTP     string              `koanf:"http"` // where health is served; "off": nowhere
+	Node     string              `koanf:"node"`     // "" in the file means the host's name
+	HTTP     string              `koanf:"http"`     // where health is served; "off": nowhere
 	MaxBody  Memory              `koanf:"max_body"` // the largest body of a job that comes as an object
 	Backends []Backend           `koanf:"backends"`
 	Models   map[string]Model    `koanf:"models"` // by names as users see them, or patterns
