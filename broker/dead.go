@@ -13,7 +13,7 @@ import (
 // offerHeaders are those that a dispatcher adds to a job's own when it offers it.
 var offerHeaders = []string{
 	schemas.HeaderTenant, schemas.HeaderModel, schemas.HeaderBackend, schemas.HeaderEvict,
-	schemas.HeaderWaited, schemas.HeaderFlow, schemas.HeaderAttempt,
+	schemas.HeaderWaited, schemas.HeaderFlow, schemas.HeaderAttempt, schemas.HeaderLater,
 }
 
 // DeadLetter returns the message that keeps a job which will never run, and why.
@@ -26,6 +26,9 @@ func DeadLetter(job *nats.Msg, id string, why *schemas.Error, at time.Time) *nat
 		if k == schemas.HeaderMsgID || (!strings.HasPrefix(k, "Nats-") && !slices.Contains(offerHeaders, k)) {
 			header[k] = v
 		}
+	}
+	if job.Header.Get(schemas.HeaderLater) != "" { // then the other one is of its move into the queue
+		header.Set(schemas.HeaderMsgID, id)
 	}
 	header.Set(schemas.HeaderJob, id)
 	header.Set(schemas.HeaderDeadCode, string(why.Code))

@@ -142,6 +142,15 @@ func Transient(err error) bool {
 		errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, errNotConnected)
 }
 
+// Full reports whether a stream refused a message because it holds as many as it
+// may, of its subject or at all.
+func Full(err error) bool { return codeOf(err) == codeStreamFull }
+
+// TooLarge reports whether a message was refused because of its size.
+func TooLarge(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || codeOf(err) == jetstream.JSErrCodeStreamMessageExceedsMaximum
+}
+
 // unavailable reports whether JetStream said that it cannot do it for now.
 func unavailable(err error) bool {
 	var js jetstream.JetStreamError

@@ -12,6 +12,7 @@ import (
 // The streams, and the bucket of keys and values. schemas.BucketBodies is one more.
 const (
 	StreamJobs    = "VJ_JOBS"    // jobs that are not settled: a work queue
+	StreamLater   = "VJ_LATER"   // jobs that are not due yet
 	StreamResults = "VJ_RESULTS" // events and ends of jobs without a reply subject
 	StreamDead    = "VJ_DEAD"    // dead letters
 	BucketState   = "VJ_STATE"   // the leader's lease, cancel marks, tags, what was learned
@@ -42,8 +43,9 @@ type StreamsConfig struct {
 	MaxJobsBytes   int64 // most bytes of all jobs; 0: no limit
 	MaxJobSize     int32 // most bytes of one job, with its headers; 0: what the server takes
 	MaxBodiesBytes int64 // most bytes of all bodies that are objects; 0: no limit
+	MaxLater       int64 // most jobs that are not due, of all flows; 0: 1_000_000. The leader keeps 24 bytes of each in memory
 
-	ResultsAge  time.Duration // how long answers are kept; 0: 24 h
+	ResultsAge  time.Duration // how long answers are kept at most, whatever their jobs ask for; 0: a day over schemas.MaxKeep
 	DeadAge     time.Duration // how long dead letters are kept; 0: 30 days
 	BodiesAge   time.Duration // how long bodies that are objects are kept whose job has not ended; 0: 7 days
 	DedupWindow time.Duration // how long an id of a job is not taken again; 0: 2 min
@@ -54,7 +56,8 @@ func (c StreamsConfig) withDefaults() StreamsConfig {
 	c.MaxJobsPerFlow = cmp.Or(c.MaxJobsPerFlow, 100_000)
 	c.MaxJobsBytes = cmp.Or(c.MaxJobsBytes, -1)
 	c.MaxJobSize = cmp.Or(c.MaxJobSize, -1)
-	c.ResultsAge = cmp.Or(c.ResultsAge, 24*time.Hour)
+	c.MaxLater = cmp.Or(c.MaxLater, 1_000_000)
+	c.ResultsAge = cmp.Or(c.ResultsAge, schemas.MaxKeep+24*time.Hour)
 	c.DeadAge = cmp.Or(c.DeadAge, 30*24*time.Hour)
 	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, -1)
 	c.BodiesAge = cmp.Or(c.BodiesAge, 7*24*time.Hour)
@@ -72,6 +75,7 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 		Retention:            jetstream.WorkQueuePolicy,
 		Discard:              jetstream.DiscardNew,
 		DiscardNewPerSubject: true,
+		MaxMsgs:              -1,
 		MaxMsgsPerSubject:    c.MaxJobsPerFlow,
 		MaxBytes:             c.MaxJobsBytes,
 		MaxMsgSize:           c.MaxJobSize,
@@ -84,12 +88,28 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 			HeadersOnly: true,
 		},
 	}
+	// JetStream's own schedules (Nats-Schedule) would not do here: they take one
+	// message a subject, in a stream that drops the old for the new, and deliver
+	// into the same stream, so that somebody had to move what is due all the same.
+	later := jobs
+	later.Name = StreamLater
+	later.Description = "vramjet: jobs that are not due yet"
+	later.Subjects = []string{schemas.LaterPrefix + ">"}
+	later.Retention = jetstream.LimitsPolicy
+	later.MaxMsgs = c.MaxLater
+	later.MaxConsumers = -1
+	later.RePublish = nil
+	later.AllowDirect = false // a replica that is behind would take a job for gone
+	// An event says itself how long it is kept (Nats-TTL): MaxAge would remove it
+	// earlier all the same, and is only a bound for those that say nothing.
 	results := jetstream.StreamConfig{
 		Name:              StreamResults,
 		Description:       "vramjet: answers of jobs without a reply subject",
 		Subjects:          []string{schemas.ResultsPrefix + ">"},
 		MaxAge:            c.ResultsAge,
 		Duplicates:        min(maxDedup, c.ResultsAge),
+		AllowMsgTTL:       true,
+		MaxMsgs:           -1,
 		MaxMsgsPerSubject: -1,
 		MaxBytes:          -1,
 		MaxMsgSize:        -1,
@@ -100,6 +120,7 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	dead.Name = StreamDead
 	dead.Description = "vramjet: dead letters"
 	dead.Subjects = []string{schemas.DeadPrefix + ">"}
+	dead.AllowMsgTTL = false
 	dead.MaxAge = c.DeadAge
 	dead.Duplicates = min(maxDedup, c.DeadAge)
 	state := jetstream.StreamConfig{ // as jetstream.CreateKeyValue makes it
@@ -107,6 +128,7 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 		Description:            "vramjet: what the dispatchers remember",
 		Subjects:               []string{"$KV." + BucketState + ".>"},
 		Discard:                jetstream.DiscardNew,
+		MaxMsgs:                -1,
 		MaxMsgsPerSubject:      1,
 		MaxBytes:               -1,
 		MaxMsgSize:             -1,
@@ -127,9 +149,8 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	bodies.MaxBytes = c.MaxBodiesBytes
 	bodies.Discard = jetstream.DiscardNew
 	bodies.AllowRollup = true
-	all := []jetstream.StreamConfig{jobs, results, dead, state, bodies}
+	all := []jetstream.StreamConfig{jobs, later, results, dead, state, bodies}
 	for i := range all {
-		all[i].MaxMsgs = -1
 		all[i].Replicas = c.Replicas
 		all[i].Storage = jetstream.FileStorage
 	}

@@ -90,14 +90,33 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 		return
 	}
 	t.broadcastCancel(k) // a node may run it of which nothing was heard yet
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
-		defer cancel()
-		answer, err := t.cancelQueued(ctx, k, info)
+	t.lookUpDelayed(k, func(ctx context.Context, d *delayedJob, err error) {
+		var answer any = info
+		known := false
+		if err == nil && d != nil {
+			known, err = t.cancelDelayed(ctx, d)
+		}
+		if err == nil && !known {
+			answer, err = t.cancelQueued(ctx, k, info, d != nil)
+		}
 		if err != nil {
 			answer = unreadable("the job was not cancelled", err)
 		}
 		respond(r, answer)
+	})
+}
+
+// lookUpDelayed looks for a job among those that are not due, and calls then with it,
+// or with nil, on a goroutine that may take its time.
+func (t *term) lookUpDelayed(k jobKey, then func(ctx context.Context, d *delayedJob, err error)) {
+	t.whenLaterKnown(func() {
+		seqs := t.later.find(k)
+		t.spawn(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
+			defer cancel()
+			d, err := t.findDelayed(ctx, k, seqs)
+			then(ctx, d, err)
+		})
 	})
 }
 
@@ -112,22 +131,30 @@ func (t *term) broadcastCancel(k jobKey) {
 const searchFor = 500 * time.Millisecond
 
 // cancelQueued stores the mark and the end of a job that no node has. A job that
-// ended before keeps its end.
-func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo) (any, error) {
+// ended before keeps its end. moving says that the job is about to be queued.
+func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo, moving bool) (any, error) { //nolint:revive // flag-parameter: a fact, not a mode
 	if end, ok, err := t.endOf(ctx, k); err != nil || ok {
 		return end, err
 	}
 	searching, cancel := context.WithTimeout(ctx, searchFor)
 	defer cancel()
-	if _, found, err := t.findQueued(searching, k); err == nil && !found {
+	q, found, err := t.findQueued(searching, k)
+	if err == nil && !found && !moving {
 		return noJob(k), nil
 	}
 	if err := t.storeMark(ctx, k); err != nil {
 		return nil, err
 	}
 	j := &schemas.Job{ID: k.id, Flow: schemas.Flow{Tenant: k.tenant}}
-	end := endMessage(j, 0, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), schemas.Run{})
-	if first, err := broker.PublishEnd(ctx, t.nc, end); err != nil || first {
+	if found {
+		j.Flow = q.flow
+		_ = j.ReadAnswer(q.header.Get) // what is wrong with it does not matter any more
+	}
+	why := schemas.Errorf(schemas.Cancelled, "cancelled while it waited")
+	if first, err := broker.PublishEnd(ctx, t.nc, endMessage(j, 0, why, schemas.Run{})); err != nil || first {
+		if err == nil {
+			t.tellEnd(j, 0, why)
+		}
 		return info, err
 	}
 	old, _, err := t.endOf(ctx, k) // it ended just now
@@ -165,19 +192,25 @@ func (t *term) status(k jobKey, r micro.Request) {
 		respond(r, info)
 		return
 	}
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
-		defer cancel()
-		respond(r, t.statusStored(ctx, k))
+	t.lookUpDelayed(k, func(ctx context.Context, d *delayedJob, err error) {
+		if err != nil {
+			respond(r, unreadable("the delayed jobs cannot be read", err))
+			return
+		}
+		respond(r, t.statusStored(ctx, k, d))
 	})
 }
 
-// statusStored says where a job is that no node has.
-func (t *term) statusStored(ctx context.Context, k jobKey) any {
+// statusStored says where a job is that no node has. d is it as it is delayed; nil: it
+// is not.
+func (t *term) statusStored(ctx context.Context, k jobKey, d *delayedJob) any {
 	if end, ok, err := t.endOf(ctx, k); err != nil {
 		return unreadable("the results cannot be read", err)
 	} else if ok {
 		return end
+	}
+	if d != nil {
+		return d.info(time.Now())
 	}
 	queued, found, err := t.findQueued(ctx, k)
 	switch {
@@ -186,7 +219,7 @@ func (t *term) statusStored(ctx context.Context, k jobKey) any {
 	case !found:
 		return noJob(k)
 	default:
-		return schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: queued.flow.Model}
+		return queued.info(k, time.Now())
 	}
 }
 
@@ -223,9 +256,11 @@ func (t *term) why(k jobKey, r micro.Request) {
 		respond(r, answer)
 		return
 	}
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
-		defer cancel()
+	t.lookUpDelayed(k, func(ctx context.Context, d *delayedJob, err error) {
+		if err == nil && d != nil {
+			respond(r, d.why(time.Now()))
+			return
+		}
 		q, found, err := t.findQueued(ctx, k)
 		if err != nil || !found {
 			t.post(func() { t.status(k, r) })
@@ -234,8 +269,13 @@ func (t *term) why(k jobKey, r micro.Request) {
 		t.post(func() {
 			now := time.Now()
 			answer := schemas.Why{
-				JobInfo: schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: q.flow.Model},
+				JobInfo: q.info(k, now),
 				Class:   q.flow.Class, WaitedMS: max(0, now.Sub(q.at).Milliseconds()), Before: q.before, Why: []string{},
+			}
+			if answer.State == schemas.JobDelayed {
+				answer.WaitedMS, answer.Before, answer.Reason = 0, 0, notDue(answer.Due)
+				respond(r, answer)
+				return
 			}
 			ask := placement.Ask{Model: q.flow.Model}
 			if f := t.byKey[q.flow]; f != nil { // those that run are in the queue as well, until they are over

@@ -27,6 +27,7 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 		t.cfg.Logger.Warn("a job is dead", "job", j.ID, "model", j.Flow.Model, "attempt", j.attempt, "err", err)
 	}
 	stored := j.Reply == ""
+	told := err.Code == schemas.Cancelled && !j.cancelled // when it was cancelled, as it waited
 	t.settle(j, func(ctx context.Context) error {
 		if dead != nil {
 			if err := broker.PublishStored(ctx, t.nc, dead); err != nil {
@@ -35,6 +36,9 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 		}
 		if err := publishEnd(ctx, t.nc, end, stored); err != nil {
 			return err
+		}
+		if !told {
+			t.tellEnd(j.Job, j.attempt, err)
 		}
 		if dead != nil {
 			return broker.Ack(ctx, t.nc, j.ack) // who runs it again needs its body

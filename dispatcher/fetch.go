@@ -104,7 +104,8 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 	if !t.hold(j, now) {
 		return
 	}
-	if err == nil {
+	early := err == nil && t.early(j, now)
+	if err == nil && !early {
 		j.prefixes = prefixKeys(j.Job)
 		err = t.mayRun(j, now)
 	}
@@ -114,6 +115,8 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 		t.giveBack(j, 0)
 	case err != nil:
 		t.finish(j, schemas.AsError(err), now)
+	case early:
+		t.postpone(j, now)
 	case !wanted, j.promise == nil, !t.fleet.place.Takes(j.promise.choice, j.ask()), len(t.avoid) > 0 && t.mustAvoid(j):
 		t.park(j, now)
 	default:

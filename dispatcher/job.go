@@ -111,6 +111,7 @@ func (j *job) end(err *schemas.Error, now time.Time) *nats.Msg {
 // was none, since events count from there.
 func endMessage(j *schemas.Job, attempt uint64, err *schemas.Error, run schemas.Run) *nats.Msg {
 	m := nats.NewMsg(j.EndSubject())
+	j.SetAnswer(m.Header.Set, m.Subject)
 	m.Header.Set(schemas.HeaderEvent, string(schemas.EventEnd))
 	m.Header.Set(schemas.HeaderJob, j.ID)
 	m.Header.Set(schemas.HeaderAttempt, strconv.FormatUint(cmp.Or(attempt, 1), 10))

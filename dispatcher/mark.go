@@ -72,6 +72,17 @@ type queuedJob struct {
 	flow   schemas.Flow
 	before int       // jobs of the flow that came earlier and are not over
 	at     time.Time // when the queue took it
+	header nats.Header
+}
+
+// info says where the job is: it waits, or is about to be put with those that are not
+// due.
+func (q queuedJob) info(k jobKey, now time.Time) schemas.JobInfo {
+	info := schemas.JobInfo{Job: k.id, State: schemas.JobQueued, Model: q.flow.Model}
+	if due := dueOf(q.header.Get); due.After(now) {
+		info.State, info.Due = schemas.JobDelayed, due
+	}
+	return info
 }
 
 // findQueued looks for a job in the queue. The queue has no index by id: it's
@@ -98,7 +109,7 @@ func (t *term) findQueued(ctx context.Context, k jobKey) (queuedJob, bool, error
 			seq = m.Sequence + 1
 			if id, _ := schemas.JobID(m.Header.Get, m.Sequence); id == k.id {
 				f, err := schemas.ParseJobSubject(m.Subject)
-				return queuedJob{f, earlier[m.Subject], m.Time}, err == nil, nil
+				return queuedJob{f, earlier[m.Subject], m.Time, m.Header}, err == nil, nil
 			}
 			earlier[m.Subject]++
 		}

@@ -83,6 +83,7 @@ func (t *term) clearOne(ctx context.Context, seq uint64, next bool) uint64 { //n
 	end := endMessage(j, 0, why, schemas.Run{QueuedMS: waited, TotalMS: waited})
 	err = publishEnd(ctx, t.nc, end, j.Reply == "")
 	if err == nil {
+		t.tellEnd(j, 0, why)
 		err = stream.DeleteMsg(ctx, m.Sequence)
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {

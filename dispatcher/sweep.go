@@ -29,12 +29,14 @@ func (t *term) sweep(now time.Time) {
 	if !t.counting && now.Sub(t.counted) > countEvery {
 		t.count()
 	}
+	t.moveDue(now)
 	t.saveShares(now)
 	t.budget(now)
 	t.dropLostPulls(now)
 	t.sweepOffers(now)
 	t.sweepFlows(now)
 	t.sweepParked(now)
+	t.sweepResults(now)
 	maps.DeleteFunc(t.voided, func(_ jobKey, v voided) bool { return now.Sub(v.at) > memory })
 	maps.DeleteFunc(t.avoid, func(_ jobKey, a avoided) bool { return now.Sub(a.at) > memory })
 	maps.DeleteFunc(t.marks, func(_ jobKey, at time.Time) bool { return now.Sub(at) > markMemory })

@@ -158,6 +158,7 @@ func (t *term) endRefused(ctx context.Context, key schemas.Flow, seq uint64, mos
 	if err := publishEnd(ctx, t.nc, endMessage(j, 0, why, schemas.Run{QueuedMS: waited, TotalMS: waited}), j.Reply == ""); err != nil {
 		return err
 	}
+	t.tellEnd(j, 0, why)
 	if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
 		return fmt.Errorf("take it out of the queue: %w", err)
 	}

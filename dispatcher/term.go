@@ -51,6 +51,9 @@ type term struct {
 
 	spent       spent
 	storedSpent spent
+
+	later   later
+	results results
 }
 
 // voided says up to which attempt a job's runs are void, and since when.
@@ -71,6 +74,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, tenants: map[string]*tenant{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
 		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
+		later: newLater(),
 	}
 	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy, d.cfg.Routes)
 	d.fleet.forgetPromises(time.Now())
@@ -92,6 +96,7 @@ func (t *term) open() (err error) {
 		return fmt.Errorf("listen to answers: %w", err)
 	}
 	t.loadMarks()
+	t.followLater()
 	t.loadShares(t.count)
 	return nil
 }
@@ -164,6 +169,7 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 		f = t.flowOf(subject, key)
 	}
 	f.arrived(now)
+	t.tellQueued(m, f.Flow.Flow, now)
 	if f.tenant.queuedTooMany() {
 		t.refuse(f, m.Header.Get("Nats-Sequence"), now)
 	}
@@ -230,6 +236,9 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	k := jobKey{d.Tenant, d.Job}
 	j := t.jobs[k]
 	t.spend(t.costOf(j, d), now)
+	if j == nil || j.attempt == d.Attempt {
+		t.tellDone(j, d)
+	}
 	if j == nil || j.attempt != d.Attempt {
 		return
 	}
@@ -286,6 +295,7 @@ func (t *term) nodeLost(node string, now time.Time) {
 	for k, j := range t.running[node] {
 		t.voided[k] = voided{j.attempt, now}
 		t.cfg.Logger.Warn("a job lost its node", "job", j.ID, "node", node, "attempt", j.attempt)
+		t.tellLost(j)
 		t.forgetJob(k, j, now)
 		t.giveBack(j, 0)
 	}
@@ -299,6 +309,7 @@ func (t *term) leasesOut(node string, now time.Time) {
 	}
 	for k, j := range t.running[node] {
 		t.voided[k] = voided{j.attempt, now}
+		t.tellLost(j)
 		t.forgetJob(k, j, now)
 		j.flow.returned(now)
 	}

@@ -153,7 +153,7 @@ func TestAsyncAPIHeaders(t *testing.T) {
 		}
 	}
 	inText := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^ +(Vj-[A-Za-z-]+|Nats-Msg-Id|traceparent):`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ +(Vj-[A-Za-z-]+|Nats-Msg-Id|Nats-TTL|traceparent):`).FindAllStringSubmatch(text, -1) {
 		inText[m[1]] = true
 	}
 	wantSame(t, inCode, slices.Collect(maps.Keys(inText)))

@@ -1,6 +1,9 @@
 package schemas
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // An OfferAnswer is what a node answers an offer. Accepted comes with a reply
 // subject of its own, where the dispatcher sends the go: the delivery's ack
@@ -26,6 +29,7 @@ type JobState string
 
 // The states. Beside them, a job that ended is in the state of its Status.
 const (
+	JobDelayed JobState = "delayed" // not due yet
 	JobQueued  JobState = "queued"
 	JobRunning JobState = "running"
 )
@@ -33,11 +37,14 @@ const (
 // A JobInfo answers the api verbs cancel and status.
 type JobInfo struct {
 	Job     string   `json:"job"`
-	State   JobState `json:"state"` // queued, running, or a Status
+	State   JobState `json:"state"` // delayed, queued, running, or a Status
 	Node    string   `json:"node,omitempty"`
 	Backend string   `json:"backend,omitempty"`
 	Model   string   `json:"model,omitempty"`
 	Attempt uint64   `json:"attempt,omitempty"`
+
+	// Due is when a delayed job may begin.
+	Due time.Time `json:"due,omitzero"`
 }
 
 // An APIError answers an api verb that failed.

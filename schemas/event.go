@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // An EventKind says what a message about a job is.
@@ -93,4 +94,35 @@ func AddRun(answer []byte, run *Run) ([]byte, error) {
 	out = append(out, `"vramjet":`...)
 	out = append(out, member...)
 	return append(out, '}'), nil
+}
+
+// A JobEventKind says what became of a job.
+type JobEventKind string
+
+// The kinds of job events.
+const (
+	JobEventDelayed JobEventKind = "delayed" // it is in the system, and not due yet
+	JobEventQueued  JobEventKind = "queued"  // it waits for its turn
+	JobEventStarted JobEventKind = "started" // a node has it
+	JobEventRetried JobEventKind = "retried" // an attempt is over, and another follows
+	JobEventEnded   JobEventKind = "ended"   // it is over: its end is published, or about to be
+)
+
+// A JobEvent tells anyone who listens what became of a job, on JobEventSubject. It
+// is sent at most once, and never stored.
+type JobEvent struct {
+	Event    JobEventKind `json:"event"`
+	Job      string       `json:"job"`
+	Model    string       `json:"model,omitempty"` // as users name it; "": of a job that was assigned by a former leader
+	Class    Class        `json:"class,omitempty"` // likewise
+	At       time.Time    `json:"at"`              // of the event
+	Due      time.Time    `json:"due,omitzero"`    // of a delayed job: when it may begin
+	Node     string       `json:"node,omitempty"`
+	Backend  string       `json:"backend,omitempty"`
+	Attempt  uint64       `json:"attempt,omitempty"`
+	Status   Status       `json:"status,omitempty"` // of an ended job
+	Code     Code         `json:"code,omitempty"`   // why it, or its attempt, failed
+	Tokens   int64        `json:"tokens,omitempty"` // of its prompt and its answer; 0: unknown, or none
+	Cost     float64      `json:"cost,omitempty"`   // of these by the backend's price; 0: nothing, or unknown
+	CustomID string       `json:"custom_id,omitempty"`
 }

@@ -49,17 +49,21 @@ var (
 // goldens are all wire messages that have a Go type, by the names of their JSON
 // Schemas and golden files.
 var goldens = map[string]any{
-	"accepted":     &Accepted{Node: "gpu-1", Backend: "ollama", WaitedMS: 12, Load: true},
-	"run":          &goldenRun,
-	"error":        goldenError,
-	"failure":      &Failure{Error: goldenError, Run: goldenRun},
-	"node-state":   &goldenState,
-	"job-done":     &JobDone{Node: "gpu-1", Boot: "b7Kq", Job: "j1", Tenant: "default", Attempt: 1, BusyMS: 900, Tokens: 420, Cost: 0.0002, Code: OutOfMemory, RetryMS: -1},
+	"accepted":   &Accepted{Node: "gpu-1", Backend: "ollama", WaitedMS: 12, Load: true},
+	"run":        &goldenRun,
+	"error":      goldenError,
+	"failure":    &Failure{Error: goldenError, Run: goldenRun},
+	"node-state": &goldenState,
+	"job-done":   &JobDone{Node: "gpu-1", Boot: "b7Kq", Job: "j1", Tenant: "default", Attempt: 1, BusyMS: 900, Tokens: 420, Cost: 0.0002, Code: OutOfMemory, RetryMS: -1, Status: StatusError},
+	"job-event": &JobEvent{
+		Event: JobEventEnded, Job: "j1", Model: "llama3.1:8b", Class: Batch, At: time.Date(2026, 1, 2, 15, 4, 5, 600_000_000, time.UTC), Due: time.Date(2026, 1, 2, 15, 0, 0, 0, time.UTC),
+		Node: "gpu-1", Backend: "ollama", Attempt: 2, Status: StatusError, Code: OutOfMemory, Tokens: 420, Cost: 0.0002, CustomID: "request 17",
+	},
 	"offer-answer": &OfferAnswer{Accepted: true, Reason: "no room", Seq: 42, State: &goldenState},
 	"job-request":  &JobRequest{Job: "j1"},
-	"job-info":     &JobInfo{Job: "j1", State: JobRunning, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1},
+	"job-info":     &JobInfo{Job: "j1", State: JobDelayed, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1, Due: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)},
 	"why": &Why{
-		JobInfo: JobInfo{Job: "j1", State: JobQueued, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1}, Class: Batch, WaitedMS: 252_000, Before: 36, Reason: "llama3.1:8b is not in memory, and needs 5.6 GiB",
+		JobInfo: JobInfo{Job: "j1", State: JobQueued, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1, Due: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)}, Class: Batch, WaitedMS: 252_000, Before: 36, Reason: "llama3.1:8b is not in memory, and needs 5.6 GiB",
 		Why:  []string{"gpu-1/ollama: needs 5.6 GiB: qwen3:4b is in use, and gives way in 1m48s at the latest"},
 		Next: "it is loaded on gpu-1/ollama in about 1m48s, which takes about 12s", ETAMS: new(int64), Fix: []string{"vramjet models ls"},
 	},
@@ -283,6 +287,8 @@ func TestSchemasRefuse(t *testing.T) {
 		{"job-info", `{"job":"a","state":"lost"}`},
 		{"control-request", `{"do":"explode"}`},
 		{"cancel", `{"attempt":-1}`},
+		{"job-event", `{"event":"lost","job":"a","at":"2026-01-02T15:04:05Z"}`},
+		{"job-event", `{"event":"queued","job":"a"}`},
 		{"job-done", `{}`},
 		{"rpc-model-list", `{"models":[{"name":""}]}`},
 		{"rpc-model-list", `{"models":[{"name":"m","state":"asleep"}]}`},

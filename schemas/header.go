@@ -1,18 +1,23 @@
 package schemas
 
+import "time"
+
 // Headers of a job, which its submitter sets. All are optional.
 const (
-	HeaderMsgID    = "Nats-Msg-Id" // the job's id; without one, its stream sequence in decimal
-	HeaderKind     = "Vj-Kind"     // a Kind; without one, told from the body
-	HeaderReply    = "Vj-Reply"    // where the events go; without one, the result subjects
-	HeaderDeadline = "Vj-Deadline" // RFC 3339; after it the job is not started, and a running one is stopped
-	HeaderTimeout  = "Vj-Timeout"  // Go duration: longest run of one attempt
-	HeaderAttempts = "Vj-Attempts" // most attempts, 1 to 100; without one, DefaultAttempts
-	HeaderAbandon  = "Vj-Abandon"  // an Abandon
-	HeaderSession  = "Vj-Session"  // 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-': jobs of one prefer the place that has their cache
-	HeaderLocal    = "Vj-Local"    // "true": no hosted API may have the job
-	HeaderBody     = "Vj-Body"     // the object in BucketBodies that is the job's body, see ObjectName; HeaderKind is required with it
-	HeaderTrace    = "traceparent" // W3C trace context; lower case, since NATS headers are case-sensitive
+	HeaderMsgID    = "Nats-Msg-Id"  // the job's id; without one, its stream sequence in decimal
+	HeaderKind     = "Vj-Kind"      // a Kind; without one, told from the body
+	HeaderReply    = "Vj-Reply"     // where the events go; without one, the result subjects
+	HeaderDeadline = "Vj-Deadline"  // RFC 3339; after it the job is not started, and a running one is stopped
+	HeaderTimeout  = "Vj-Timeout"   // Go duration: longest run of one attempt
+	HeaderAttempts = "Vj-Attempts"  // most attempts, 1 to 100; without one, DefaultAttempts
+	HeaderAbandon  = "Vj-Abandon"   // an Abandon
+	HeaderSession  = "Vj-Session"   // 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-': jobs of one prefer the place that has their cache
+	HeaderLocal    = "Vj-Local"     // "true": no hosted API may have the job
+	HeaderAt       = "Vj-At"        // RFC 3339; before it the job is not begun
+	HeaderKeep     = "Vj-Keep"      // Go duration, MinKeep to MaxKeep: how long its stored events are kept; without one, DefaultKeep
+	HeaderCustomID = "Vj-Custom-Id" // 1 to 256 printable characters, which every event of the job repeats
+	HeaderBody     = "Vj-Body"      // the object in BucketBodies that is the job's body, see ObjectName; HeaderKind is required with it
+	HeaderTrace    = "traceparent"  // W3C trace context; lower case, since NATS headers are case-sensitive
 )
 
 // Headers of an event.
@@ -22,7 +27,13 @@ const (
 	HeaderAttempt = "Vj-Attempt" // from 1; a reader keeps the highest and drops the rest
 	HeaderSeq     = "Vj-Seq"     // from 0 in each attempt, without gaps
 	HeaderStatus  = "Vj-Status"  // on an end: a Status
+	HeaderTTL     = "Nats-TTL"   // on one that is stored: how long, in seconds
 )
+
+// HeaderLater is the id of a job that was delayed. A dispatcher sets it as it moves
+// the job between the queue and those that are not due, where Nats-Msg-Id is what
+// keeps the move from being made twice.
+const HeaderLater = "Vj-Later"
 
 // Headers of an offer, which the dispatcher adds to the job's.
 const (
@@ -49,3 +60,10 @@ const DefaultAttempts = 4
 
 // MaxAttempts is the most that HeaderAttempts may ask for.
 const MaxAttempts = 100
+
+// How long stored events are kept.
+const (
+	DefaultKeep = 24 * time.Hour
+	MinKeep     = time.Second
+	MaxKeep     = 365 * 24 * time.Hour
+)

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -51,10 +54,13 @@ type Job struct {
 	Timeout  time.Duration
 	Attempts int
 	Abandon  Abandon
-	Session  string // whose jobs are best run where the last one ran; "": none
-	Local    bool   // no hosted API may have it
-	Body     []byte // an OpenAI request, a JSON object; nil where it is an object that was not read
-	Object   string // the name of the object that is the body; "": the body came with the job
+	Session  string        // whose jobs are best run where the last one ran; "": none
+	Local    bool          // no hosted API may have it
+	At       time.Time     // when it may begin; zero: at once
+	Keep     time.Duration // how long its stored events are kept; 0: DefaultKeep
+	CustomID string        // what its events are to repeat; "": nothing
+	Body     []byte        // an OpenAI request, a JSON object; nil where it is an object that was not read
+	Object   string        // the name of the object that is the body; "": the body came with the job
 }
 
 // EventSubject is where events of the job go that are not its end.
@@ -71,6 +77,23 @@ func (j *Job) EndSubject() string {
 		return j.Reply
 	}
 	return EndSubject(j.Flow.Tenant, j.ID)
+}
+
+// SetAnswer sets what every event of the job has that goes to subject, beside what
+// tells the event from others: what the job wants repeated and, where the event is
+// stored, for how long.
+func (j *Job) SetAnswer(set func(key, value string), subject string) {
+	if j.CustomID != "" {
+		set(HeaderCustomID, j.CustomID)
+	}
+	if strings.HasPrefix(subject, ResultsPrefix) { // other streams may take no such message
+		set(HeaderTTL, TTL(cmp.Or(j.Keep, DefaultKeep)))
+	}
+}
+
+// TTL is a duration as a value of HeaderTTL: whole seconds, and a part of one as one.
+func TTL(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }
 
 // Prompt returns what the job has a model read, as JSON: the messages of a chat, the
@@ -92,15 +115,26 @@ func (j *Job) Prompt() []byte {
 type Header func(key string) string
 
 // JobID returns the id of the job with these headers at this sequence of the
-// stream. An id that cannot be a subject's token is an error, and the job goes
+// queue. An id that cannot be a subject's token is an error, and the job goes
 // by its sequence.
-func JobID(h Header, seq uint64) (string, error) {
-	id := h(HeaderMsgID)
-	switch {
+func JobID(h Header, seq uint64) (string, error) { return jobID(h, strconv.FormatUint(seq, 10)) }
+
+// LaterID is JobID of a job that is not due yet, at this sequence of those.
+func LaterID(h Header, seq uint64) (string, error) { return jobID(h, UnnamedLater(seq)) }
+
+// UnnamedLater is the id of a delayed job that was given none.
+func UnnamedLater(seq uint64) string { return "later-" + strconv.FormatUint(seq, 10) }
+
+func jobID(h Header, unnamed string) (string, error) {
+	key := HeaderLater
+	if h(key) == "" {
+		key = HeaderMsgID
+	}
+	switch id := h(key); {
 	case id == "":
-		return strconv.FormatUint(seq, 10), nil
+		return unnamed, nil
 	case !ValidToken(id):
-		return strconv.FormatUint(seq, 10), Errorf(InvalidRequest, "%s %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", HeaderMsgID, truncate(id))
+		return unnamed, Errorf(InvalidRequest, "%s %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", key, truncate(id))
 	default:
 		return id, nil
 	}
@@ -116,24 +150,82 @@ func JobID(h Header, seq uint64) (string, error) {
 // cannot be run.
 func ReadJob(h Header, body []byte, flow Flow, seq uint64, replies []string) (*Job, error) {
 	id, err := JobID(h, seq)
-	j := &Job{ID: id, Flow: flow, Attempts: DefaultAttempts}
-	err = cmp.Or(err, j.readObject(h))
-	if reply := h(HeaderReply); reply != "" {
-		if bad := CheckReply(flow.Tenant, reply, replies); bad != nil {
-			return j, Errorf(Refused, "%s", bad)
-		}
-		j.Reply = reply
-	}
-	if err != nil {
-		return j, err
-	}
-	if err := j.readHeaders(h); err != nil {
+	j := &Job{ID: id, Flow: flow}
+	if err := j.readHead(h, replies, err); err != nil {
 		return j, err
 	}
 	if j.Object != "" {
 		return j, j.readNoBody(Kind(h(HeaderKind)), body)
 	}
 	return j, j.readBody(Kind(h(HeaderKind)), body)
+}
+
+// ReadLater reads a job that is not due yet, without its body: its headers and,
+// from where it was found, its subject and its sequence. See ReadJob; the job that
+// it returns has a tenant even where the subject is none of a job.
+func ReadLater(h Header, subject string, seq uint64, replies []string) (*Job, error) {
+	id, err := LaterID(h, seq)
+	flow, bad := ParseJobSubject(DueSubject(subject))
+	if bad != nil {
+		flow.Tenant = cmp.Or(flow.Tenant, DefaultTenant)
+		err = Errorf(InvalidRequest, "the subject %q is no delayed job's: %s", truncate(subject), bad)
+	}
+	j := &Job{ID: id, Flow: flow}
+	if err := j.readHead(h, replies, err); err != nil {
+		return j, err
+	}
+	if j.At.IsZero() {
+		return j, Errorf(InvalidRequest, "a job on %s… says by %s when it may begin: a time such as 2026-01-02T15:04:05Z", LaterPrefix, HeaderAt)
+	}
+	return j, nil
+}
+
+// readHead reads the headers of a job whose ID and Flow are set. err is what is
+// wrong with these; first come the headers that say how the job is answered.
+func (j *Job) readHead(h Header, replies []string, err error) error {
+	j.Attempts = DefaultAttempts
+	err = errors.Join(err, j.readObject(h), j.ReadAnswer(h))
+	if reply := h(HeaderReply); reply != "" {
+		if bad := CheckReply(j.Flow.Tenant, reply, replies); bad != nil {
+			return Errorf(Refused, "%s", bad)
+		}
+		j.Reply = reply
+	}
+	if err != nil {
+		return AsError(err)
+	}
+	return j.readHeaders(h)
+}
+
+// ReadAnswer reads what every event of a job has to have, whatever else is wrong
+// with the job. See SetAnswer.
+func (j *Job) ReadAnswer(h Header) (err error) {
+	if s := h(HeaderKeep); s != "" {
+		if keep, bad := time.ParseDuration(s); bad == nil && keep >= MinKeep && keep <= MaxKeep {
+			j.Keep = keep
+		} else {
+			err = Errorf(InvalidRequest, "%s %q is not a duration from 1s to 8760h, such as 168h", HeaderKeep, truncate(s))
+		}
+	}
+	if s := h(HeaderCustomID); s != "" {
+		if ValidCustomID(s) {
+			j.CustomID = s
+		} else if err == nil {
+			err = Errorf(InvalidRequest, "%s %q is not 1 to %d printable characters without a space at either end", HeaderCustomID, truncate(s), maxCustomID)
+		}
+	}
+	return err
+}
+
+// maxCustomID is the longest HeaderCustomID, in characters.
+const maxCustomID = 256
+
+// ValidCustomID reports whether s can be what a job's events repeat: 1 to 256
+// printable characters, without a space at either end.
+func ValidCustomID(s string) bool {
+	printable := func(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) }
+	return s != "" && utf8.RuneCountInString(s) <= maxCustomID && strings.TrimSpace(s) == s &&
+		!strings.ContainsFunc(s, func(r rune) bool { return !printable(r) })
 }
 
 // ReadBody reads the body of a job that has it as an object, as ReadJob reads one that
@@ -144,9 +236,17 @@ func (j *Job) ReadBody(body []byte) error { return j.readBody(j.Kind, body) }
 // does not say. Reply is set.
 func (j *Job) readHeaders(h Header) error {
 	var err error
+	if s := h(HeaderAt); s != "" {
+		if j.At, err = time.Parse(time.RFC3339, s); err != nil {
+			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", HeaderAt, truncate(s))
+		}
+	}
 	if s := h(HeaderDeadline); s != "" {
 		if j.Deadline, err = time.Parse(time.RFC3339, s); err != nil {
 			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", HeaderDeadline, truncate(s))
+		}
+		if !j.At.IsZero() && !j.Deadline.After(j.At) {
+			return Errorf(InvalidRequest, "%s %q is no later than %s %q: it could never begin", HeaderDeadline, truncate(s), HeaderAt, truncate(h(HeaderAt)))
 		}
 	}
 	if s := h(HeaderTimeout); s != "" {

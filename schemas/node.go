@@ -164,9 +164,11 @@ type JobDone struct {
 	Cost float64 `json:"cost,omitempty"`
 
 	// Code is why the attempt failed, "" for ok. RetryMS is when the queue
-	// delivers the job again, from now; -1: it does not.
-	Code    Code  `json:"code,omitempty"`
-	RetryMS int64 `json:"retry_ms"`
+	// delivers the job again, from now; -1: it does not. Status is how the job
+	// ended, "" where it did not, or somebody else ends it.
+	Code    Code   `json:"code,omitempty"`
+	RetryMS int64  `json:"retry_ms"`
+	Status  Status `json:"status,omitempty"`
 }
 
 // The lists of a state are never null on the wire, so that a reader in any

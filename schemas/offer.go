@@ -1,7 +1,7 @@
 package schemas
 
 import (
-	"cmp"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -74,8 +74,8 @@ func ReadOffer(header map[string][]string, body []byte) (*Offer, error) {
 	if err := o.Job.Kind.check(); err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(o.Job.readObject(h), o.Job.readHeaders(h)); err != nil {
-		return nil, err
+	if err := errors.Join(o.Job.readObject(h), o.Job.ReadAnswer(h), o.Job.readHeaders(h)); err != nil {
+		return nil, AsError(err)
 	}
 	if o.Job.Object != "" {
 		o.Job.Body = nil

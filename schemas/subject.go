@@ -11,11 +11,13 @@ import (
 // Subjects of protocol version 1.
 const (
 	JobsPrefix    = "vj.v1.jobs."    // + tenant.class.model…
+	LaterPrefix   = "vj.v1.later."   // + tenant.class.model…: jobs that are not due yet
 	WaitingPrefix = "vj.v1.waiting." // + tenant.class.model…: JetStream's copy of a job's headers
 	DeadPrefix    = "vj.v1.dead."    // + tenant.class.model…
 	ResultsPrefix = "vj.v1.results." // + tenant.job.chunks or .end
 	NodePrefix    = "vj.v1.node."    // + node.run, .state, .done or .control
 	CancelPrefix  = "vj.v1.cancel."  // + tenant.job
+	EventsPrefix  = "vj.v1.events."  // + tenant.jobs.job
 	APIPrefix     = "vj.v1.api."     // + tenant.verb
 	RPCPrefix     = "vj.v1.rpc."     // + service.verb
 	NodesPing     = "vj.v1.nodes.ping"
@@ -70,6 +72,12 @@ func JobSubject(f Flow) (string, error) {
 	}
 	return JobsPrefix + f.Tenant + "." + string(f.Class) + "." + tail, nil
 }
+
+// LaterSubject is where a job is published whose subject is job once it is due.
+func LaterSubject(job string) string { return LaterPrefix + strings.TrimPrefix(job, JobsPrefix) }
+
+// DueSubject is the subject in the queue of a job that is published on later.
+func DueSubject(later string) string { return JobsPrefix + strings.TrimPrefix(later, LaterPrefix) }
 
 // ParseJobSubject returns the flow of a job's subject. Where the subject is no
 // flow's, the error says why; the tenant is set even then if it could be read,
@@ -127,6 +135,10 @@ func NodeSubject(node, what string) string { return NodePrefix + node + "." + wh
 
 // CancelSubject tells whichever node runs the job to stop it.
 func CancelSubject(tenant, job string) string { return CancelPrefix + tenant + "." + job }
+
+// JobEventSubject is where the dispatcher tells anyone who listens what becomes of a
+// job.
+func JobEventSubject(tenant, job string) string { return EventsPrefix + tenant + ".jobs." + job }
 
 // APISubject is where a client asks the dispatcher.
 func APISubject(tenant, verb string) string { return APIPrefix + tenant + "." + verb }

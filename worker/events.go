@@ -40,6 +40,7 @@ func newOutlet(nc *nats.Conn, l *lease, o *offer) *outlet {
 		schemas.HeaderAttempt: {strconv.FormatUint(o.Attempt, 10)},
 		schemas.HeaderSeq:     out.seq,
 	}
+	o.Job.SetAnswer(out.msg.Header.Set, out.msg.Subject)
 	if trace := o.header.Get(schemas.HeaderTrace); trace != "" {
 		out.msg.Header[schemas.HeaderTrace] = []string{trace}
 	}

@@ -45,7 +45,7 @@ func (a *attempt) run(life, work context.Context) {
 	answer, err := a.work(work)
 	body, err := a.answerBody(answer, err)
 	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed, luck: rand.Float64()})
-	a.w.send(freed{number: a.number, code: s.code(), usage: answer.Usage, retry: s.retry()})
+	a.w.send(freed{number: a.number, code: s.code(), usage: answer.Usage, retry: s.retry(), status: s.status})
 	told := a.tell(life, s, body)
 	if told == nil && s.event == schemas.EventEnd && !s.dead {
 		a.deleteBody(life)

@@ -284,6 +284,7 @@ type freed struct {
 	code   schemas.Code
 	usage  schemas.Usage
 	retry  time.Duration // when the queue delivers it again; -1: it does not
+	status schemas.Status
 }
 
 func (m freed) apply(_ context.Context, n *node) {
@@ -295,7 +296,7 @@ func (m freed) apply(_ context.Context, n *node) {
 	done := schemas.JobDone{
 		Node: n.w.cfg.Node, Boot: n.w.boot,
 		Job: t.key.job, Tenant: t.key.tenant, Attempt: t.key.attempt,
-		BusyMS: time.Since(t.began).Milliseconds(), Code: m.code, RetryMS: -1,
+		BusyMS: time.Since(t.began).Milliseconds(), Code: m.code, RetryMS: -1, Status: m.status,
 		Tokens: int64(max(0, m.usage.PromptTokens+m.usage.CompletionTokens)), Cost: t.backend.Price.Of(m.usage),
 	}
 	if m.retry >= 0 {
