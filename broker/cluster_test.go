@@ -36,7 +36,7 @@ func TestOnACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("Setup with %d replicas took %s", replicas, time.Since(start))
-		for _, name := range []string{broker.StreamJobs, broker.StreamResults, broker.StreamDead, "KV_" + broker.BucketState, "OBJ_" + schemas.BucketBodies} {
+		for _, name := range []string{broker.StreamJobs, broker.StreamLater, broker.StreamResults, broker.StreamDead, "KV_" + broker.BucketState, "OBJ_" + schemas.BucketBodies} {
 			if got := streamInfo(t, js, name).Config.Replicas; got != replicas {
 				t.Errorf("%s has %d replicas of %d", name, got, replicas)
 			}

@@ -52,9 +52,13 @@ func TestSetupMakesTheStreams(t *testing.T) {
 			Duplicates: 2 * time.Minute, Direct: true,
 			RePublish: &jetstream.RePublish{Source: "vj.v1.jobs.>", Destination: "vj.v1.waiting.>", HeadersOnly: true},
 		},
+		broker.StreamLater: {
+			Subjects: []string{"vj.v1.later.>"}, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, PerSubject: true,
+			MaxPerFlow: 100_000, MaxConsumers: -1, Duplicates: 2 * time.Minute,
+		},
 		broker.StreamResults: {
 			Subjects: []string{"vj.v1.results.>"}, Storage: jetstream.FileStorage, MaxPerFlow: -1, MaxConsumers: -1,
-			MaxAge: 24 * time.Hour, Duplicates: 2 * time.Minute, Direct: true,
+			MaxAge: 366 * 24 * time.Hour, Duplicates: 2 * time.Minute, Direct: true, TTL: true,
 		},
 		broker.StreamDead: {
 			Subjects: []string{"vj.v1.dead.>"}, Storage: jetstream.FileStorage, MaxPerFlow: -1, MaxConsumers: -1,

@@ -22,6 +22,9 @@ type Event struct {
 	Status  schemas.Status    // of an end
 	Body    json.RawMessage   // as it came; nil for Restarted
 
+	// CustomID is what the job's submitter wanted repeated, "" for nothing.
+	CustomID string
+
 	// Stored is the event's sequence in the stream of results, for Resume: go on
 	// from the one after it. 0 means that the event came live.
 	Stored uint64
@@ -29,7 +32,7 @@ type Event struct {
 
 // readEvent reads a message about a job. It reports false for what is none.
 func readEvent(h nats.Header, data []byte) (Event, bool) {
-	e := Event{Kind: schemas.EventKind(h.Get(schemas.HeaderEvent)), Body: data}
+	e := Event{Kind: schemas.EventKind(h.Get(schemas.HeaderEvent)), CustomID: h.Get(schemas.HeaderCustomID), Body: data}
 	switch e.Kind {
 	case schemas.EventAccepted, schemas.EventChunk, schemas.EventRetry:
 	case schemas.EventEnd:

@@ -114,6 +114,36 @@ func ExampleClient_Resume() {
 	// "there!"
 }
 
+func ExampleClient_Events() {
+	nc, stop := exampleQueue()
+	defer stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	c, err := client.New(nc, client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	events := c.Events(ctx) // before the job, so as to miss none of its events
+	job := client.Chat("llama3.1:8b", "Say hi")
+	job.CustomID = "question 17"
+	if _, err := c.Submit(ctx, job); err != nil {
+		log.Fatal(err)
+	}
+	for event, err := range events {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(event.Event, event.CustomID)
+		if event.Event == schemas.JobEventEnded {
+			break
+		}
+	}
+	// Output:
+	// queued question 17
+	// ended question 17
+}
+
 // exampleQueue is vramjet for the examples: a queue whose jobs are all answered
 // the same.
 func exampleQueue() (nc *nats.Conn, stop func()) {
@@ -138,6 +168,12 @@ func exampleQueue() (nc *nats.Conn, stop func()) {
 		check(err)
 		id, err := schemas.JobID(m.Headers().Get, meta.Sequence.Stream)
 		check(err)
+		tell := func(event schemas.JobEventKind) {
+			body := fmt.Sprintf(`{"event":%q,"job":%q,"custom_id":%q}`, event, id, m.Headers().Get(schemas.HeaderCustomID))
+			check(nc.Publish(schemas.JobEventSubject("default", id), []byte(body)))
+		}
+		tell(schemas.JobEventQueued)
+		defer tell(schemas.JobEventEnded)
 		say := func(subject, kind, seq, body string) {
 			check(nc.PublishMsg(&nats.Msg{Subject: subject, Data: []byte(body), Header: nats.Header{
 				schemas.HeaderEvent: {kind}, schemas.HeaderAttempt: {"1"}, schemas.HeaderSeq: {seq}, schemas.HeaderStatus: {"ok"},

@@ -43,6 +43,19 @@ type Job struct {
 	// Abandon says otherwise.
 	Inbox bool
 
+	// At is when the job may begin. Zero, or a time in the past, means now.
+	At time.Time
+
+	// Keep is how long the events of a job without a reply subject are kept, from
+	// schemas.MinKeep to schemas.MaxKeep. 0 means schemas.DefaultKeep. When its end is
+	// gone, a job of the same ID is a new one.
+	Keep time.Duration
+
+	// CustomID is repeated by all events of the job, so that whoever reads them knows
+	// which of its own requests it was: 1 to 256 printable characters without a space
+	// at either end. "" means none.
+	CustomID string
+
 	// Deadline is when the answer is of no use any more. Zero means never.
 	Deadline time.Time
 
@@ -111,6 +124,9 @@ func (j *Job) message(tenant string) (*nats.Msg, error) {
 	if err := j.check(tenant); err != nil {
 		return nil, fmt.Errorf("submit: %w", err)
 	}
+	if !j.At.IsZero() {
+		subject = schemas.LaterSubject(subject)
+	}
 	msg := &nats.Msg{Subject: subject, Data: j.Body, Header: nats.Header{}}
 	for _, h := range []struct{ key, value string }{
 		{schemas.HeaderMsgID, j.ID},
@@ -118,11 +134,18 @@ func (j *Job) message(tenant string) (*nats.Msg, error) {
 		{schemas.HeaderReply, j.Reply},
 		{schemas.HeaderAbandon, string(j.Abandon)},
 		{schemas.HeaderSession, j.Session},
+		{schemas.HeaderCustomID, j.CustomID},
 		{schemas.HeaderTrace, j.Trace},
 	} {
 		if h.value != "" {
 			msg.Header.Set(h.key, h.value)
 		}
+	}
+	if !j.At.IsZero() {
+		msg.Header.Set(schemas.HeaderAt, j.At.UTC().Format(time.RFC3339Nano))
+	}
+	if j.Keep != 0 {
+		msg.Header.Set(schemas.HeaderKeep, j.Keep.String())
 	}
 	if !j.Deadline.IsZero() {
 		msg.Header.Set(schemas.HeaderDeadline, j.Deadline.UTC().Format(time.RFC3339Nano))
@@ -149,6 +172,12 @@ func (j *Job) check(tenant string) error {
 		return fmt.Errorf("the id %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", j.ID)
 	case j.Session != "" && !schemas.ValidToken(j.Session):
 		return fmt.Errorf("the session %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", j.Session)
+	case j.CustomID != "" && !schemas.ValidCustomID(j.CustomID):
+		return fmt.Errorf("the custom id %.80q is not 1 to 256 printable characters without a space at either end", j.CustomID)
+	case j.Keep != 0 && (j.Keep < schemas.MinKeep || j.Keep > schemas.MaxKeep):
+		return fmt.Errorf("answers are kept from 1s to 8760h, not %s", j.Keep)
+	case !j.At.IsZero() && !j.Deadline.IsZero() && !j.Deadline.After(j.At):
+		return fmt.Errorf("the deadline %s is no later than %s, when the job may begin", j.Deadline.Format(time.RFC3339), j.At.Format(time.RFC3339))
 	case j.Timeout < 0:
 		return fmt.Errorf("the timeout %s is negative", j.Timeout)
 	case j.Attempts < 0 || j.Attempts > schemas.MaxAttempts:

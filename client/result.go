@@ -9,8 +9,9 @@ import (
 
 // A Result is how a job ended.
 type Result struct {
-	ID     string
-	Status schemas.Status
+	ID       string
+	CustomID string // as the job's submitter gave it
+	Status   schemas.Status
 
 	// Body is the end as it came: the whole answer as OpenAI's API gives it
 	// without "stream", or the error.
@@ -27,7 +28,7 @@ func (r *Result) Text() string { return text(r.Body) }
 // readResult reads an end. A job that did not end well is an error that wraps a
 // *schemas.Error; the result is good even then.
 func readResult(id string, end *Event) (*Result, error) {
-	r := &Result{ID: id, Status: end.Status, Body: end.Body}
+	r := &Result{ID: id, CustomID: end.CustomID, Status: end.Status, Body: end.Body}
 	var body struct {
 		Usage schemas.Usage  `json:"usage"`
 		Run   schemas.Run    `json:"vramjet"`

@@ -165,7 +165,8 @@ func (s *Stream) recheck(ctx context.Context, why error) error {
 		return ctx.Err()
 	}
 	info, err := s.client.Status(ctx, s.ID())
-	over := errors.Is(err, ErrNotFound) || err == nil && info.State != schemas.JobQueued && info.State != schemas.JobRunning
+	waits := info.State == schemas.JobDelayed || info.State == schemas.JobQueued || info.State == schemas.JobRunning
+	over := errors.Is(err, ErrNotFound) || err == nil && !waits
 	if !over {
 		return ctx.Err()
 	}

@@ -13,7 +13,7 @@ import (
 // A Ticket is the receipt for a job that the queue holds.
 type Ticket struct {
 	ID  string `json:"id"`
-	Seq uint64 `json:"seq"` // in the queue's stream
+	Seq uint64 `json:"seq"` // in the queue's stream, or in that of delayed jobs where the job has a time to begin
 
 	// Duplicate means that a job of this ID was submitted not long ago, and that
 	// this one was dropped.
@@ -61,6 +61,9 @@ func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
 	t := Ticket{ID: job.ID, Seq: ack.Sequence, Duplicate: ack.Duplicate}
 	if t.ID == "" {
 		t.ID = strconv.FormatUint(ack.Sequence, 10)
+		if !job.At.IsZero() {
+			t.ID = schemas.UnnamedLater(ack.Sequence)
+		}
 	}
 	return t, nil
 }

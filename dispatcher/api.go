@@ -79,6 +79,10 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 		respond(r, info)
 		return
 	}
+	if j != nil && j.postponed { // it's in two places for a moment
+		time.AfterFunc(laterPause, func() { t.post(func() { t.cancel(k, r) }) })
+		return
+	}
 	t.marks[k] = time.Now()
 	if j != nil { // fetched, and on its way to a node
 		j.cancelled = true
@@ -110,11 +114,11 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 // or with nil, on a goroutine that may take its time.
 func (t *term) lookUpDelayed(k jobKey, then func(ctx context.Context, d *delayedJob, err error)) {
 	t.whenLaterKnown(func() {
-		seqs := t.later.find(k)
+		seqs, last := t.later.find(k), t.later.last
 		t.spawn(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
 			defer cancel()
-			d, err := t.findDelayed(ctx, k, seqs)
+			d, err := t.findDelayed(ctx, k, seqs, last)
 			then(ctx, d, err)
 		})
 	})
@@ -225,6 +229,9 @@ func (t *term) statusStored(ctx context.Context, k jobKey, d *delayedJob) any {
 
 func (j *job) info() schemas.JobInfo {
 	info := schemas.JobInfo{Job: j.ID, State: schemas.JobQueued, Model: j.Flow.Model}
+	if j.postponed {
+		info.State, info.Due = schemas.JobDelayed, j.At
+	}
 	if j.running {
 		info.State, info.Attempt = schemas.JobRunning, j.attempt
 		info.Node, info.Backend = j.promise.choice.Node, j.promise.choice.Backend
@@ -248,7 +255,9 @@ func (f *fleet) running(k jobKey) (schemas.JobInfo, bool) {
 func (t *term) why(k jobKey, r micro.Request) {
 	if j := t.jobs[k]; j != nil {
 		answer := schemas.Why{JobInfo: j.info(), Class: j.Flow.Class, Why: []string{}}
-		if !j.running {
+		if j.postponed {
+			answer.Reason = notDue(j.At)
+		} else if !j.running {
 			now := time.Now()
 			answer.WaitedMS = now.Sub(j.at).Milliseconds()
 			t.explain(&answer, j.ask(), 0, now)

@@ -110,6 +110,7 @@ func dueOf(h schemas.Header) time.Time {
 // others, then acknowledged here: the way back is dueMessage's.
 func (t *term) postpone(j *job, now time.Time) {
 	t.release(j, now)
+	j.postponed = true
 	m := movedMessage(schemas.LaterSubject(j.flow.subject), j.msg.Header, j.msg.Data, j.ID)
 	m.Header.Set(schemas.HeaderMsgID, fmt.Sprintf("jobs.%d.%d", j.seq, j.at.UnixNano()))
 	t.settle(j, func(ctx context.Context) error {
@@ -144,12 +145,9 @@ func (d *delayedJob) info(now time.Time) schemas.JobInfo {
 	return info
 }
 
-// findDelayed returns the job among those at sequences of the stream of delayed jobs,
-// or nil.
-func (t *term) findDelayed(ctx context.Context, k jobKey, seqs []uint64) (*delayedJob, error) {
-	if len(seqs) == 0 {
-		return nil, nil //nolint:nilnil // none is no error
-	}
+// findDelayed returns a job that is not due, or nil. It is at one of seqs, or after
+// last: stored, and not read by the leader yet.
+func (t *term) findDelayed(ctx context.Context, k jobKey, seqs []uint64, last uint64) (*delayedJob, error) {
 	stream, err := t.laterStream(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open the delayed jobs: %w", err)
@@ -162,11 +160,30 @@ func (t *term) findDelayed(ctx context.Context, k jobKey, seqs []uint64) (*delay
 		if err != nil {
 			return nil, fmt.Errorf("read a delayed job: %w", err)
 		}
-		if j, _ := schemas.ReadLater(m.Header.Get, m.Subject, seq, t.cfg.Replies); j.ID == k.id && j.Flow.Tenant == k.tenant {
-			return &delayedJob{j, seq}, nil
+		if d := t.readDelayed(m); d.key() == k {
+			return d, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // as above
+	own := jetstream.WithGetMsgSubject(schemas.LaterPrefix + k.tenant + ".>")
+	for range laterBatch { // the leader is hardly ever that far behind
+		m, err := stream.GetMsg(ctx, last+1, own) // or the next
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read a delayed job: %w", err)
+		}
+		if d := t.readDelayed(m); d.key() == k {
+			return d, nil
+		}
+		last = m.Sequence
+	}
+	return nil, nil //nolint:nilnil // none is no error
+}
+
+func (t *term) readDelayed(m *jetstream.RawStreamMsg) *delayedJob {
+	j, _ := schemas.ReadLater(m.Header.Get, m.Subject, m.Sequence, t.cfg.Replies) // it can be answered whatever is wrong
+	return &delayedJob{j, m.Sequence}
 }
 
 // cancelDelayed ends a job that is not due. It reports false where that is on its way
@@ -182,7 +199,7 @@ func (t *term) cancelDelayed(ctx context.Context, d *delayedJob) (bool, error) {
 			claimed <- nil
 			return
 		}
-		claimed <- func() { t.later.add(kept) }
+		claimed <- func() { t.later.restore(kept) }
 	})
 	var giveBack func()
 	select {

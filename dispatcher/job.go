@@ -33,6 +33,7 @@ type job struct {
 	running   bool     // a node has the go
 	shown     uint64   // the first state of that node which shows it
 	cancelled bool     // to end instead of getting its go
+	postponed bool     // on its way to those that are not due
 	parked    time.Time
 	avoid     []string // places that turned it away
 	prefixes  []uint64 // of its prompt

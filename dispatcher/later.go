@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
@@ -57,13 +58,15 @@ type later struct {
 	due     map[uint32]*backlog // by flow
 	moving  map[uint64]delayed  // by sequence
 	movers  int
-	armed   int64    // when the first one is due that a timer was set for
-	loaded  bool     // all that were there are known
-	asked   []func() // what waits for that
+	armed   int64           // when the first one is due that a timer was set for
+	last    uint64          // sequence that was read
+	gone    map[uint64]bool // those after that which were cancelled
+	loaded  bool            // all that were there are known
+	asked   []func()        // what waits for that
 }
 
 func newLater() later {
-	return later{seed: maphash.MakeSeed(), due: map[uint32]*backlog{}, moving: map[uint64]delayed{}}
+	return later{seed: maphash.MakeSeed(), due: map[uint32]*backlog{}, moving: map[uint64]delayed{}, gone: map[uint64]bool{}}
 }
 
 // of returns what is kept of a job.
@@ -84,7 +87,25 @@ func (l *later) jobHash(tenant, id string) uint32 {
 	return uint32(maphash.String(l.seed, tenant+"."+id))
 }
 
-// add takes in a job.
+// read takes in a job that was read.
+func (l *later) read(d delayed) {
+	l.last = max(l.last, d.seq)
+	if l.gone[d.seq] {
+		delete(l.gone, d.seq)
+		return
+	}
+	l.add(d)
+}
+
+// restore takes in a job again that was taken out.
+func (l *later) restore(d delayed) {
+	if l.gone[d.seq] {
+		delete(l.gone, d.seq) // it's read later
+		return
+	}
+	l.add(d)
+}
+
 func (l *later) add(d delayed) { heap.Push(&l.waiting, d) }
 
 // become moves those that are due to the backlogs of their flows.
@@ -159,6 +180,10 @@ func (l *later) find(k jobKey) (seqs []uint64) {
 // remove takes a job out. It reports false where there is none, or where it is on its
 // way into the queue.
 func (l *later) remove(seq uint64) (delayed, bool) {
+	if seq > l.last {
+		l.gone[seq] = true
+		return delayed{seq: seq}, true
+	}
 	is := func(d delayed) bool { return d.seq == seq }
 	if i := slices.IndexFunc(l.waiting, is); i >= 0 {
 		d, ok := heap.Remove(&l.waiting, i).(delayed)
@@ -180,14 +205,15 @@ func (l *later) remove(seq uint64) (delayed, bool) {
 // term ends.
 func (t *term) followLater() {
 	t.spawn(func() {
-		for last := uint64(0); t.ctx.Err() == nil; {
-			var err error
-			last, err = t.readLater(last)
+		r := &laterReader{t: t}
+		for t.ctx.Err() == nil {
+			err := r.read()
 			if t.ctx.Err() != nil {
 				return
 			}
 			t.cfg.Logger.Warn("delayed jobs are not followed for now", "err", err)
-			t.post(func() { t.arrivedLater(nil, true, time.Now()) }) // those that are known must do
+			r.all = true // those that are known must do
+			r.pass()
 			select {
 			case <-t.ctx.Done():
 			case <-time.After(time.Second):
@@ -196,74 +222,84 @@ func (t *term) followLater() {
 	})
 }
 
-// Jobs come to the goroutine that leads in batches: of so many, or of what came until
-// nothing did for so long.
+// A laterReader reads the stream of delayed jobs. It belongs to its own goroutine.
+type laterReader struct {
+	t     *term
+	last  uint64    // sequence that was read
+	batch []delayed // read, and not passed on
+	all   bool      // what comes now was not there when the term began
+}
+
+// Jobs are passed on in batches: of so many, or of what came until nothing did for so
+// long.
 const (
 	laterBatch = 1000
 	laterPause = 20 * time.Millisecond
 )
 
-// readLater reads the stream of delayed jobs after a sequence, until something fails
-// or the term ends. It returns how far it came.
-func (t *term) readLater(last uint64) (uint64, error) {
-	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last + 1}
-	c, err := t.js.OrderedConsumer(t.ctx, broker.StreamLater, cfg)
+// read reads on until something fails or the term ends.
+func (r *laterReader) read() error {
+	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1}
+	c, err := r.t.js.OrderedConsumer(r.t.ctx, broker.StreamLater, cfg)
 	if err != nil {
-		return last, err //nolint:wrapcheck // the caller says what this is about
+		return err //nolint:wrapcheck // the caller says what this is about
 	}
 	msgs, err := c.Messages()
 	if err != nil {
-		return last, err //nolint:wrapcheck // as above
+		return err //nolint:wrapcheck // as above
 	}
 	defer msgs.Stop()
-	var batch []delayed
-	all := c.CachedInfo().NumPending == 0
-	live := all // what comes now was not there before
-	pass := func() {
-		was := batch
-		batch, live = nil, live || all
-		t.post(func() { t.arrivedLater(was, all, time.Now()) })
-	}
-	if all {
-		pass()
+	if c.CachedInfo().NumPending == 0 {
+		r.all = true
+		r.pass()
 	}
 	for {
-		opt := jetstream.NextContext(t.ctx)
-		if len(batch) > 0 {
+		opt := jetstream.NextContext(r.t.ctx)
+		if len(r.batch) > 0 {
 			opt = jetstream.NextMaxWait(laterPause)
 		}
-		m, err := msgs.Next(opt)
-		switch {
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
-			return last, err //nolint:wrapcheck // as above
-		case err != nil && len(batch) > 0 && t.ctx.Err() == nil:
-			all = true
-			pass()
-			continue
-		case err != nil:
-			return last, err //nolint:wrapcheck // as above
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			continue // it's none of a consumer's
-		}
-		last = meta.Sequence.Stream
-		j, bad := schemas.ReadLater(m.Headers().Get, m.Subject(), last, t.cfg.Replies)
-		batch = append(batch, t.later.of(j, m.Subject(), last, bad))
-		if live && bad == nil && j.At.After(time.Now()) {
-			t.tell(j, schemas.JobEvent{Event: schemas.JobEventDelayed, Due: j.At})
-		}
-		if all = all || meta.NumPending == 0; meta.NumPending == 0 || len(batch) == laterBatch {
-			pass()
+		switch m, err := msgs.Next(opt); {
+		case err == nil:
+			r.take(m)
+		case len(r.batch) == 0:
+			return err //nolint:wrapcheck // as above
+		default: // no more for now
+			r.all = r.all || errors.Is(err, nats.ErrTimeout)
+			r.pass()
 		}
 	}
+}
+
+// take takes one job.
+func (r *laterReader) take(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return // it's none of a consumer's
+	}
+	r.last = meta.Sequence.Stream
+	j, bad := schemas.ReadLater(m.Headers().Get, m.Subject(), r.last, r.t.cfg.Replies)
+	r.batch = append(r.batch, r.t.later.of(j, m.Subject(), r.last, bad))
+	if r.all && bad == nil && j.At.After(time.Now()) {
+		r.t.tell(j, schemas.JobEvent{Event: schemas.JobEventDelayed, Due: j.At})
+	}
+	r.all = r.all || meta.NumPending == 0
+	if meta.NumPending == 0 || len(r.batch) == laterBatch {
+		r.pass()
+	}
+}
+
+// pass passes on what was read.
+func (r *laterReader) pass() {
+	batch, all := r.batch, r.all
+	r.batch = nil
+	r.t.post(func() { r.t.arrivedLater(batch, all, time.Now()) })
 }
 
 // arrivedLater takes in delayed jobs that were read. all says that those that were
 // there are known now.
 func (t *term) arrivedLater(jobs []delayed, all bool, now time.Time) { //nolint:revive // flag-parameter: a fact, not a mode
 	for _, d := range jobs {
-		t.later.add(d)
+		t.later.read(d)
 	}
 	if all && !t.later.loaded {
 		t.later.loaded = true
