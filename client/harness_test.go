@@ -83,9 +83,10 @@ func setup(tb testing.TB, nc *nats.Conn, change ...func(*jetstream.StreamConfig)
 		f(&jobs)
 	}
 	results := jetstream.StreamConfig{
-		Name: "VJ_RESULTS", Subjects: []string{schemas.ResultsPrefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage,
+		Name: "VJ_RESULTS", Subjects: []string{schemas.ResultsPrefix + ">"}, AllowDirect: true, AllowMsgTTL: true, Storage: jetstream.MemoryStorage,
 	}
-	for _, cfg := range []jetstream.StreamConfig{jobs, results} {
+	later := jetstream.StreamConfig{Name: "VJ_LATER", Subjects: []string{schemas.LaterPrefix + ">"}, Storage: jetstream.MemoryStorage}
+	for _, cfg := range []jetstream.StreamConfig{jobs, later, results} {
 		if _, err := js.CreateStream(deadline(tb), cfg); err != nil {
 			tb.Fatal(err)
 		}
@@ -146,6 +147,7 @@ func (t *taken) publish(kind schemas.EventKind, body string, status schemas.Stat
 		subject = t.Job.EndSubject()
 	}
 	m := nats.NewMsg(subject)
+	t.Job.SetAnswer(m.Header.Set, subject)
 	m.Header.Set(schemas.HeaderEvent, string(kind))
 	m.Header.Set(schemas.HeaderJob, t.Job.ID)
 	m.Header.Set(schemas.HeaderAttempt, strconv.Itoa(t.attempt))

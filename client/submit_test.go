@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,6 +35,10 @@ func TestSubmitRefuses(t *testing.T) {
 		{"attempts", func(j *client.Job) { j.Attempts = schemas.MaxAttempts + 1 }, "1 to 100"},
 		{"timeout", func(j *client.Job) { j.Timeout = -1 }, "negative"},
 		{"inbox", func(j *client.Job) { j.Inbox = true }, "only Run"},
+		{"deadline before it begins", func(j *client.Job) { j.At, j.Deadline = time.Unix(7, 0), time.Unix(7, 0) }, "no later than"},
+		{"kept too short", func(j *client.Job) { j.Keep = time.Millisecond }, "from 1s to 8760h"},
+		{"kept too long", func(j *client.Job) { j.Keep = schemas.MaxKeep + 1 }, "from 1s to 8760h"},
+		{"custom id", func(j *client.Job) { j.CustomID = "a " }, `custom id "a "`},
 	} {
 		job := good
 		bad.change(&job)
@@ -48,6 +53,61 @@ func TestSubmitRefuses(t *testing.T) {
 	}
 	if _, err := c.Run(deadline(t), job); err == nil {
 		t.Error("Run takes a reply subject")
+	}
+}
+
+// A job that is to begin later goes where those are, and has an id all the same.
+func TestSubmitLater(t *testing.T) {
+	nc := connect(t, start(t))
+	js := setup(t, nc)
+	c := newClient(t, nc, client.Options{Tenant: "acme"})
+	job := client.Chat("llama3.1:8b", "hi")
+	job.Class, job.At = schemas.Batch, time.Date(2126, 1, 2, 15, 4, 5, 678_000_000, time.FixedZone("", 3600))
+	for _, want := range []client.Ticket{{ID: "later-1", Seq: 1}, {ID: "mine", Seq: 2}, {ID: "mine", Seq: 2, Duplicate: true}} {
+		if want.Seq == 2 {
+			job.ID = "mine"
+		}
+		if ticket, err := c.Submit(deadline(t), job); err != nil || ticket != want {
+			t.Errorf("got %+v, %v, want %+v", ticket, err, want)
+		}
+	}
+	later, err := js.Stream(deadline(t), "VJ_LATER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := later.GetMsg(deadline(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := m.Header.Get(schemas.HeaderAt); m.Subject != "vj.v1.later.acme.batch.llama3.1:8b" || at != "2126-01-02T14:04:05.678Z" {
+		t.Errorf("it is on %s, at %s", m.Subject, at)
+	}
+}
+
+// What a job wants repeated is on each of its events.
+func TestCustomID(t *testing.T) {
+	srv := start(t)
+	nc := connect(t, srv)
+	setup(t, nc)
+	serve(t, srv, hello)
+	c := newClient(t, nc, client.Options{})
+	job := client.Chat("m", "hi")
+	job.CustomID, job.Keep = "question № 7", 90*time.Minute
+	s, err := c.Run(deadline(t), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range s.All(deadline(t)) {
+		if err != nil || e.CustomID != job.CustomID {
+			t.Errorf("the event %s has %q, %v", e.Kind, e.CustomID, err)
+		}
+	}
+	if r, err := s.Result(deadline(t)); err != nil || r.CustomID != job.CustomID {
+		t.Errorf("the result: %+v, %v", r, err)
+	}
+	end, err := nc.Request("$JS.API.DIRECT.GET.VJ_RESULTS."+schemas.EndSubject("default", s.ID()), nil, time.Second)
+	if err != nil || end.Header.Get(schemas.HeaderTTL) != "5400" {
+		t.Errorf("the end is kept for %q s, %v", end.Header.Get(schemas.HeaderTTL), err)
 	}
 }
 

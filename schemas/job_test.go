@@ -30,14 +30,17 @@ func TestReadJob(t *testing.T) {
 			headers{
 				HeaderMsgID: "j-1", HeaderReply: "_INBOX.a", HeaderDeadline: "2026-01-02T15:04:05Z", HeaderTimeout: "90s",
 				HeaderAttempts: "1", HeaderAbandon: "finish", HeaderKind: "chat", HeaderSession: "s-1",
+				HeaderAt: "2026-01-02T15:04:04.5Z", HeaderKeep: "168h", HeaderCustomID: "№ 7, \"x\"",
 			},
 			body,
 			Job{
+				At: time.Date(2026, 1, 2, 15, 4, 4, 500_000_000, time.UTC), Keep: 168 * time.Hour, CustomID: "№ 7, \"x\"",
 				ID: "j-1", Kind: Chat, Stream: true, Reply: "_INBOX.a", Deadline: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
 				Timeout: 90 * time.Second, Attempts: 1, Abandon: AbandonFinish, Session: "s-1",
 			},
 		},
 		"an inbox is abandoned":     {headers{HeaderReply: "_INBOX.a"}, body, Job{ID: "7", Kind: Chat, Stream: true, Reply: "_INBOX.a", Attempts: DefaultAttempts, Abandon: AbandonCancel}},
+		"it was delayed":            {headers{HeaderLater: "j-1", HeaderMsgID: "later.7.1"}, body, Job{ID: "j-1", Kind: Chat, Stream: true, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
 		"a reply of the operator's": {headers{HeaderReply: "team.x"}, body, Job{ID: "7", Kind: Chat, Stream: true, Reply: "team.x", Attempts: DefaultAttempts, Abandon: AbandonFinish}},
 		"a completion":              {nil, `{"prompt":"x","messages":null}`, Job{ID: "7", Kind: Completion, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
 		"embeddings never stream":   {nil, `{"input":"x","stream":true}`, Job{ID: "7", Kind: Embedding, Attempts: DefaultAttempts, Abandon: AbandonFinish}},
@@ -126,6 +129,13 @@ func TestReadJobRefuses(t *testing.T) {
 		"too many attempts":    {headers{HeaderAttempts: "101"}, good, InvalidRequest, "", "7"},
 		"bad abandon":          {headers{HeaderAbandon: "maybe"}, good, InvalidRequest, "", "7"},
 		"bad session":          {headers{HeaderSession: "a b"}, good, InvalidRequest, "", "7"},
+		"bad time to begin":    {headers{HeaderAt: "noon"}, good, InvalidRequest, "", "7"},
+		"over before it began": {headers{HeaderAt: "2026-01-02T15:04:05Z", HeaderDeadline: "2026-01-02T15:04:05Z"}, good, InvalidRequest, "", "7"},
+		"kept too short":       {headers{HeaderKeep: "999ms"}, good, InvalidRequest, "", "7"},
+		"kept too long":        {headers{HeaderKeep: "8760h1s"}, good, InvalidRequest, "", "7"},
+		"kept for no time":     {headers{HeaderKeep: "a week"}, good, InvalidRequest, "", "7"},
+		"bad custom id":        {headers{HeaderCustomID: "a\tb"}, good, InvalidRequest, "", "7"},
+		"bad id of before":     {headers{HeaderLater: "a.b", HeaderMsgID: "j"}, good, InvalidRequest, "", "7"},
 		"long session":         {headers{HeaderSession: strings.Repeat("s", 65)}, good, InvalidRequest, "", "7"},
 		"bad id":               {headers{HeaderMsgID: "a.b c"}, good, InvalidRequest, "", "7"},
 		"bad id, good reply":   {headers{HeaderMsgID: "a.b c", HeaderReply: "_INBOX.a"}, good, InvalidRequest, "_INBOX.a", "7"},
@@ -158,6 +168,111 @@ func TestEventSubjects(t *testing.T) {
 	if j.EventSubject() != j.Reply || j.EndSubject() != j.Reply {
 		t.Errorf("with a reply: %s, %s", j.EventSubject(), j.EndSubject())
 	}
+}
+
+func TestValidCustomID(t *testing.T) {
+	for _, good := range []string{"x", "a b", "№ 7 🙂 \"é\"", strings.Repeat("é", 256)} {
+		if !ValidCustomID(good) {
+			t.Errorf("%q is refused", good)
+		}
+	}
+	for _, bad := range []string{"", " a", "a ", "a\n", "a\x00b", "\xff", "\ufffd", "a\u00a0", "a\u2028b", strings.Repeat("x", 257)} {
+		if ValidCustomID(bad) {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// What a job says of its events is on all of them, but for how long they are kept,
+// where they are not.
+func TestSetAnswer(t *testing.T) {
+	for _, c := range []struct {
+		job     Job
+		subject string
+		want    headers
+	}{
+		{Job{}, "vj.v1.results.a.b.end", headers{HeaderTTL: "86400"}},
+		{Job{Keep: 1500 * time.Millisecond, CustomID: "x"}, "vj.v1.results.a.b.end", headers{HeaderTTL: "2", HeaderCustomID: "x"}},
+		{Job{Keep: MaxKeep, CustomID: "x"}, "_INBOX.a", headers{HeaderCustomID: "x"}},
+	} {
+		got := headers{}
+		c.job.SetAnswer(func(k, v string) { got[k] = v }, c.subject)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", c.job, diff)
+		}
+	}
+	j, err := ReadJob(headers{HeaderKeep: "2s", HeaderCustomID: "x", HeaderReply: "$JS.x", HeaderTimeout: "never"}.get, nil, testFlow, 7, nil)
+	if err == nil || j.Keep != 2*time.Second || j.CustomID != "x" {
+		t.Errorf("a bad job is answered as %+v", j)
+	}
+}
+
+func TestReadLater(t *testing.T) {
+	const subject = "vj.v1.later.default.normal.llama3.1:8b"
+	at := headers{HeaderAt: "2026-01-02T15:04:05Z"}
+	for name, c := range map[string]struct {
+		h       headers
+		subject string
+		id      string
+		code    Code
+	}{
+		"unnamed":          {at, subject, "later-7", ""},
+		"named":            {headers{HeaderAt: at[HeaderAt], HeaderMsgID: "j"}, subject, "j", ""},
+		"out of the queue": {headers{HeaderAt: at[HeaderAt], HeaderMsgID: "jobs.1.2", HeaderLater: "1"}, subject, "1", ""},
+		"no time":          {nil, subject, "later-7", InvalidRequest},
+		"bad time":         {headers{HeaderAt: "noon"}, subject, "later-7", InvalidRequest},
+		"bad id":           {headers{HeaderAt: at[HeaderAt], HeaderMsgID: "a.b"}, subject, "later-7", InvalidRequest},
+		"no model":         {at, "vj.v1.later.default.normal", "later-7", InvalidRequest},
+		"a wildcard":       {at, "vj.v1.later.default.normal.*", "later-7", InvalidRequest},
+		"no tenant":        {at, "vj.v1.later.*.normal.m", "later-7", InvalidRequest},
+		"a privileged one": {headers{HeaderAt: at[HeaderAt], HeaderReply: "$JS.x"}, subject, "later-7", Refused},
+	} {
+		j, err := ReadLater(c.h.get, c.subject, 7, nil)
+		if code := Code(""); err != nil {
+			if code = AsError(err).Code; code != c.code {
+				t.Errorf("%s: got %v", name, err)
+			}
+		} else if c.code != "" || j.Flow != testFlow || !j.At.Equal(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)) {
+			t.Errorf("%s: took %+v", name, j)
+		}
+		if j.ID != c.id || j.Flow.Tenant != DefaultTenant {
+			t.Errorf("%s: it is %+v", name, j)
+		}
+	}
+	job := "vj.v1.jobs.default.normal.llama3.1:8b"
+	if LaterSubject(job) != subject || DueSubject(subject) != job {
+		t.Errorf("%s is delayed on %s, and due on %s", job, LaterSubject(job), DueSubject(subject))
+	}
+}
+
+func FuzzReadLater(f *testing.F) {
+	f.Add("vj.v1.later.a.normal.m", "j", "", "2026-01-02T15:04:05Z", "", "1s", "x", "")
+	f.Add("vj.v1.later.*.normal.>", "a b", "a.b", "noon", "2026-01-02T15:04:05Z", "week", "\xff", "_INBOX.x")
+	f.Fuzz(func(t *testing.T, subject, id, later, at, deadline, keep, custom, reply string) {
+		h := headers{
+			HeaderMsgID: id, HeaderLater: later, HeaderAt: at, HeaderDeadline: deadline,
+			HeaderKeep: keep, HeaderCustomID: custom, HeaderReply: reply,
+		}
+		j, err := ReadLater(h.get, subject, 9, nil)
+		if !ValidToken(j.ID) || !literal(j.EndSubject()) || !literal(JobEventSubject(j.Flow.Tenant, j.ID)) {
+			t.Fatalf("the job %+v cannot be answered", j)
+		}
+		if j.Keep != 0 && (j.Keep < MinKeep || j.Keep > MaxKeep) || j.CustomID != "" && !ValidCustomID(j.CustomID) {
+			t.Fatalf("took %+v", j)
+		}
+		if err != nil {
+			if e, ok := errors.AsType[*Error](err); !ok || e.Code != InvalidRequest && e.Code != Refused {
+				t.Fatalf("the error is %#v", err)
+			}
+			return
+		}
+		if j.At.IsZero() || !j.Deadline.IsZero() && !j.Deadline.After(j.At) {
+			t.Fatalf("took %+v", j)
+		}
+		if _, err := JobSubject(j.Flow); err != nil {
+			t.Fatalf("took the subject %q: %v", subject, err)
+		}
+	})
 }
 
 func FuzzReadJob(f *testing.F) {

@@ -70,6 +70,9 @@ func TestReadOfferRefuses(t *testing.T) {
 		HeaderAttempts: "0",
 		HeaderAbandon:  "now",
 		HeaderSession:  "a b",
+		HeaderAt:       "noon",
+		HeaderKeep:     "1",
+		HeaderCustomID: " a",
 		HeaderEvict:    "m",
 	} {
 		if _, err := ReadOffer(offerHeader(key, bad), []byte(`{}`)); err == nil || !strings.Contains(err.Error(), key) {

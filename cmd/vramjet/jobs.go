@@ -152,6 +152,9 @@ func jobLine(info *schemas.JobInfo) string {
 			parts = append(parts, p.name+" "+p.value)
 		}
 	}
+	if !info.Due.IsZero() {
+		parts = append(parts, "due "+info.Due.Format(time.RFC3339))
+	}
 	if info.Attempt > 0 {
 		parts = append(parts, fmt.Sprintf("attempt %d", info.Attempt))
 	}

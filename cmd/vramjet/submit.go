@@ -24,6 +24,8 @@ type submitCmd struct {
 	ID          string        `name:"id" placeholder:"ID" help:"The job's id: submitted again, it is not run twice."`
 	Session     string        `placeholder:"NAME" help:"Jobs that begin alike, as turns of a chat do: they run where the last one ran, if it's free."`
 	Local       bool          `help:"No hosted API may have it."`
+	At          string        `placeholder:"TIME" help:"When it may begin: a time (RFC 3339) or a duration from now."`
+	Keep        time.Duration `placeholder:"DURATION" help:"How long its answer is kept, up to 8760h (default: 24h)."`
 	Deadline    string        `placeholder:"TIME" help:"When the answer is of no use any more: a time (RFC 3339) or a duration from now."`
 	Timeout     time.Duration `placeholder:"DURATION" help:"Longest run of one attempt."`
 	Wait        time.Duration `placeholder:"DURATION" help:"How long to wait for the answer; the job goes on then, and the exit code is 124 (default: for ever)."`
@@ -40,6 +42,7 @@ Examples:
     git diff | vramjet submit -m qwen3:8b --system "Review this change." -
     vramjet submit -m qwen2.5vl --image photo.jpg "What is on this photo?"
     vramjet submit -m llama3.2 --class batch --no-wait --id report-7 "Summarise …"
+    vramjet submit -m llama3.2 --at 8h --keep 168h --no-wait "Good morning!"
     vramjet submit -m nomic-embed-text --embed "some text"
 `
 }
@@ -137,8 +140,11 @@ func firstEvent(ctx context.Context, a *app, c *client.Client, stream *client.St
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return e, err
 	}
-	if _, err := c.Status(ctx, stream.ID()); errors.Is(err, client.ErrNoDispatcher) && ctx.Err() == nil {
+	switch info, err := c.Status(ctx, stream.ID()); {
+	case errors.Is(err, client.ErrNoDispatcher) && ctx.Err() == nil:
 		a.note("job %s waits in the queue: no dispatcher is running", stream.ID())
+	case err == nil && info.State == schemas.JobDelayed:
+		a.note("job %s begins at %s at the earliest", stream.ID(), info.Due.Local().Format(time.RFC3339))
 	}
 	return stream.Next(ctx)
 }
@@ -160,12 +166,17 @@ func (s *submitCmd) job(stdin io.Reader, now time.Time) (client.Job, error) {
 	if err != nil {
 		return client.Job{}, err
 	}
-	deadline, err := readDeadline(s.Deadline, now)
+	at, err := readTime("--at", s.At, now)
+	if err != nil {
+		return client.Job{}, err
+	}
+	deadline, err := readTime("--deadline", s.Deadline, now)
 	if err != nil {
 		return client.Job{}, err
 	}
 	body, err := s.body(prompt)
 	return client.Job{
-		Model: s.Model, Class: schemas.Class(s.Class), ID: s.ID, Body: body, Session: s.Session, Local: s.Local, Deadline: deadline, Timeout: s.Timeout,
+		Model: s.Model, Class: schemas.Class(s.Class), ID: s.ID, Body: body, Session: s.Session, Local: s.Local,
+		At: at, Keep: s.Keep, Deadline: deadline, Timeout: s.Timeout,
 	}, err
 }

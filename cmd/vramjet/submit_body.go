@@ -74,20 +74,20 @@ func (s *submitCmd) body(prompt string) (json.RawMessage, error) {
 	return json.Marshal(req)
 }
 
-// readDeadline reads a time, or a duration from now. "" is the zero time.
-func readDeadline(s string, now time.Time) (time.Time, error) {
+// readTime reads the time of a flag, or its duration from now. "" is the zero time.
+func readTime(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
 	if d, err := time.ParseDuration(s); err == nil {
 		if d <= 0 {
-			return time.Time{}, fmt.Errorf("--deadline %s is over already", s)
+			return time.Time{}, fmt.Errorf("%s %s is over already", flag, s)
 		}
 		return now.Add(d), nil
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("--deadline %q is neither a duration such as 5m nor a time such as 2026-01-02T15:04:05Z", s)
+		return time.Time{}, fmt.Errorf("%s %q is neither a duration such as 5m nor a time such as 2026-01-02T15:04:05Z", flag, s)
 	}
 	return t, nil
 }

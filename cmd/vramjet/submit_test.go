@@ -62,6 +62,40 @@ func TestSubmitSends(t *testing.T) {
 	}
 }
 
+// A job that is to begin later is put with those, and whoever waits for it is told so.
+func TestSubmitLater(t *testing.T) {
+	s := newSite(t)
+	before := time.Now()
+	stdout, _ := s.want(t, exitOK, "submit", "-m", "m", "--at", "1h", "--keep", "36h", "--no-wait", "hi")
+	if stdout != "later-1\n" {
+		t.Errorf("stdout is %q", stdout)
+	}
+	later, err := s.js.Stream(s.ctx, "VJ_LATER")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := later.GetMsg(s.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := schemas.ReadLater(m.Header.Get, m.Subject, 1, nil)
+	if err != nil || j.Keep != 36*time.Hour || j.At.Before(before.Add(time.Hour)) || j.At.After(time.Now().Add(time.Hour)) {
+		t.Errorf("the job is %+v, %v", j, err)
+	}
+	_, stderr := s.want(t, exitUsage, "submit", "-m", "m", "--at", "noon", "hi")
+	if !strings.Contains(stderr, `--at "noon" is neither a duration`) {
+		t.Errorf("stderr is %q", stderr)
+	}
+	s.answerAPI(t, map[string]string{"status": `{"job":"j1","state":"delayed","model":"m","due":"2126-01-02T15:04:05Z"}`})
+	_, stderr = s.want(t, exitTimeout, "submit", "-m", "m", "--at", "2126-01-02T15:04:05Z", "--id", "j1", "--wait", "3500ms", "hi")
+	if !strings.Contains(stderr, "job j1 begins at 2126-01-02") {
+		t.Errorf("stderr is %q", stderr)
+	}
+	if stdout, _ := s.want(t, exitOK, "jobs", "status", "j1"); stdout != "job j1  delayed  model m  due 2126-01-02T15:04:05Z\n" {
+		t.Errorf("stdout is %q", stdout)
+	}
+}
+
 // An answer of which no chunk came is shown all the same, and a line's end is
 // not doubled.
 func TestSubmitWithoutChunks(t *testing.T) {
