@@ -137,6 +137,7 @@ func (s *system) wantQueued(n uint64) {
 type fakeNode struct {
 	busyMS int64   // what each job took, as it says; 0: 1
 	cost   float64 // likewise
+	tokens int64   // likewise
 	*system
 	nc    *nats.Conn
 	state schemas.NodeState
@@ -263,11 +264,15 @@ func (n *fakeNode) finish(r run) {
 }
 
 func (n *fakeNode) free(r run, code schemas.Code, retryMS int64) {
+	status := schemas.Status("")
+	if retryMS < 0 {
+		status = schemas.StatusOK
+	}
 	attempt, err := strconv.ParseUint(r.attempt(), 10, 64)
 	if err != nil {
 		n.Fatal(err)
 	}
 	_ = n.nc.Publish(schemas.NodeSubject(n.state.Node, "done"), encode(schemas.JobDone{
-		Node: n.state.Node, Boot: "b1", Tenant: r.offer.Header.Get(schemas.HeaderTenant), Job: r.job(), Attempt: attempt, BusyMS: max(1, n.busyMS), Cost: n.cost, Code: code, RetryMS: retryMS,
+		Node: n.state.Node, Boot: "b1", Tenant: r.offer.Header.Get(schemas.HeaderTenant), Job: r.job(), Attempt: attempt, BusyMS: max(1, n.busyMS), Tokens: n.tokens, Cost: n.cost, Code: code, RetryMS: retryMS, Status: status,
 	}))
 }

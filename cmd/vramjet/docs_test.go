@@ -220,7 +220,7 @@ func TestDocsErrors(t *testing.T) {
 	}
 	sameSet(t, "codes", documented, types["Code"])
 	protocol := codes(page(t, "docs/protocol.md"))
-	for _, typ := range []string{"EventKind", "Status", "Kind", "Class", "Abandon"} {
+	for _, typ := range []string{"EventKind", "JobEventKind", "JobState", "Status", "Kind", "Class", "Abandon"} {
 		if len(types[typ]) == 0 {
 			t.Errorf("no %s was found", typ)
 		}
