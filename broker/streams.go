@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -68,6 +69,16 @@ func (c StreamsConfig) withDefaults() StreamsConfig {
 // streams returns the streams as c wants them.
 func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	c = c.withDefaults()
+	all := slices.Concat(c.jobs(), c.results(), []jetstream.StreamConfig{stateStream(), c.bodiesStream()})
+	for i := range all {
+		all[i].Replicas = c.Replicas
+		all[i].Storage = jetstream.FileStorage
+	}
+	return all
+}
+
+// jobs returns the streams of jobs: those that are due, and those that are not.
+func (c StreamsConfig) jobs() []jetstream.StreamConfig {
 	jobs := jetstream.StreamConfig{
 		Name:                 StreamJobs,
 		Description:          "vramjet: jobs that are not settled",
@@ -100,6 +111,11 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	later.MaxConsumers = -1
 	later.RePublish = nil
 	later.AllowDirect = false // a replica that is behind would take a job for gone
+	return []jetstream.StreamConfig{jobs, later}
+}
+
+// results returns the streams of what became of jobs.
+func (c StreamsConfig) results() []jetstream.StreamConfig {
 	// An event says itself how long it is kept (Nats-TTL): MaxAge would remove it
 	// earlier all the same, and is only a bound for those that say nothing.
 	results := jetstream.StreamConfig{
@@ -123,7 +139,32 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	dead.AllowMsgTTL = false
 	dead.MaxAge = c.DeadAge
 	dead.Duplicates = min(maxDedup, c.DeadAge)
-	state := jetstream.StreamConfig{ // as jetstream.CreateKeyValue makes it
+	return []jetstream.StreamConfig{results, dead}
+}
+
+// bodiesStream returns the stream of bodies of jobs that are too large for a message,
+// as jetstream.CreateObjectStore makes it.
+func (c StreamsConfig) bodiesStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              streamBodies,
+		Description:       "vramjet: bodies of jobs that are too large for a message",
+		Subjects:          []string{schemas.ObjectChunks(">"), "$O." + schemas.BucketBodies + ".M.>"},
+		Discard:           jetstream.DiscardNew,
+		MaxAge:            c.BodiesAge,
+		Duplicates:        min(maxDedup, c.BodiesAge),
+		MaxBytes:          c.MaxBodiesBytes,
+		MaxMsgs:           -1,
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		AllowRollup:       true,
+		AllowDirect:       true,
+	}
+}
+
+// stateStream returns the stream behind BucketState, as jetstream.CreateKeyValue makes it.
+func stateStream() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
 		Name:                   streamState,
 		Description:            "vramjet: what the dispatchers remember",
 		Subjects:               []string{"$KV." + BucketState + ".>"},
@@ -140,21 +181,6 @@ func (c StreamsConfig) streams() []jetstream.StreamConfig {
 		AllowMsgTTL:            true,
 		SubjectDeleteMarkerTTL: markerTTL,
 	}
-	bodies := results // as jetstream.CreateObjectStore makes it
-	bodies.Name = streamBodies
-	bodies.Description = "vramjet: bodies of jobs that are too large for a message"
-	bodies.Subjects = []string{schemas.ObjectChunks(">"), "$O." + schemas.BucketBodies + ".M.>"}
-	bodies.MaxAge = c.BodiesAge
-	bodies.Duplicates = min(maxDedup, c.BodiesAge)
-	bodies.MaxBytes = c.MaxBodiesBytes
-	bodies.Discard = jetstream.DiscardNew
-	bodies.AllowRollup = true
-	all := []jetstream.StreamConfig{jobs, later, results, dead, state, bodies}
-	for i := range all {
-		all[i].Replicas = c.Replicas
-		all[i].Storage = jetstream.FileStorage
-	}
-	return all
 }
 
 // merge returns have with everything set that want is about. What an operator

@@ -113,14 +113,34 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 // lookUpDelayed looks for a job among those that are not due, and calls then with it,
 // or with nil, on a goroutine that may take its time.
 func (t *term) lookUpDelayed(k jobKey, then func(ctx context.Context, d *delayedJob, err error)) {
-	t.whenLaterKnown(func() {
+	look := func() {
 		seqs, last := t.later.find(k), t.later.last
-		t.spawn(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
-			defer cancel()
+		t.inTime(func(ctx context.Context) {
 			d, err := t.findDelayed(ctx, k, seqs, last)
 			then(ctx, d, err)
 		})
+	}
+	if t.later.loaded {
+		look()
+		return
+	}
+	t.inTime(func(ctx context.Context) { // who asks of any other job need not wait
+		if _, ended, err := t.endOf(ctx, k); err == nil && ended {
+			then(ctx, nil, nil)
+		} else if _, queued, err := t.findQueued(ctx, k); err == nil && queued {
+			then(ctx, nil, nil)
+		} else {
+			t.post(func() { t.whenLaterKnown(look) })
+		}
+	})
+}
+
+// inTime runs f on a goroutine, for as long as who asked waits.
+func (t *term) inTime(f func(ctx context.Context)) {
+	t.spawn(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), apiTimeout)
+		defer cancel()
+		f(ctx)
 	})
 }
 
@@ -272,7 +292,7 @@ func (t *term) why(k jobKey, r micro.Request) {
 		}
 		q, found, err := t.findQueued(ctx, k)
 		if err != nil || !found {
-			t.post(func() { t.status(k, r) })
+			t.post(func() { t.status(k, r) }) //nolint:contextcheck // it has its own time
 			return
 		}
 		t.post(func() {

@@ -14,6 +14,88 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
+// moveDue has the jobs moved into the queue that are due.
+func (t *term) moveDue(now time.Time) {
+	if !t.closing.IsZero() {
+		return
+	}
+	l := &t.later
+	l.become(now)
+	for flow := range l.due {
+		for l.movers < mostMovers && l.due[flow] != nil {
+			jobs := l.take(flow, moveBatch, now)
+			if len(jobs) == 0 {
+				break
+			}
+			l.movers++
+			t.move(flow, jobs)
+		}
+	}
+	if len(l.waiting) == 0 || l.waiting[0].due == l.armed {
+		return
+	}
+	next := time.Unix(0, l.waiting[0].due).Sub(now)
+	if next > 2*sweepEvery {
+		return // a sweep comes before it is due
+	}
+	l.armed = l.waiting[0].due
+	time.AfterFunc(next, func() { t.post(func() { t.moveDue(time.Now()) }) })
+}
+
+// Bounds of moving. A mover has one job in memory at a time.
+const (
+	mostMovers  = 16
+	moveBatch   = 64
+	moveTimeout = 10 * time.Second // of one job
+	fullRest    = time.Second
+	failedRest  = 5 * time.Second
+)
+
+// move moves jobs into the queue, in their order.
+func (t *term) move(flow uint32, jobs []delayed) {
+	t.spawn(func() {
+		left, err := t.moveAll(jobs)
+		t.post(func() {
+			now := time.Now()
+			rest := now
+			switch {
+			case broker.Full(err):
+				rest = now.Add(fullRest)
+			case err != nil:
+				rest = now.Add(failedRest)
+				t.cfg.Logger.Warn("jobs that are due were not queued", "err", err)
+			}
+			t.later.movers--
+			t.later.moved(flow, jobs, left, rest)
+			t.moveDue(now)
+		})
+	})
+}
+
+// moveAll moves jobs into the queue, and returns how many are left, and why.
+func (t *term) moveAll(jobs []delayed) (left int, err error) {
+	stream, err := t.laterStream(t.ctx)
+	for i := range jobs {
+		if err == nil {
+			err = t.ctx.Err()
+		}
+		if err == nil {
+			err = t.moveOne(stream, jobs[i].seq)
+		}
+		if err != nil {
+			return len(jobs) - i, err
+		}
+	}
+	return 0, nil
+}
+
+// laterStream returns the stream of delayed jobs.
+func (t *term) laterStream(ctx context.Context) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	return t.js.Stream(ctx, broker.StreamLater) //nolint:wrapcheck // the caller says what this is about
+}
+
 // moveOne moves a job that is due into the queue: it is stored there, then removed
 // here. Whoever is killed in between leaves it in both, and the next leader moves it
 // again, which the queue takes for what it is, the same message. A job that can't be
@@ -85,159 +167,4 @@ func (t *term) endDelayed(ctx context.Context, j *schemas.Job, why error) error 
 	}
 	t.tellEnd(j, 0, e)
 	return nil
-}
-
-// early reports whether a job that was put into the queue itself is not due.
-func (t *term) early(j *job, now time.Time) bool {
-	_, marked := t.marks[j.key()]
-	return !marked && dueOf(j.msg.Header.Get).After(now)
-}
-
-// dueOf returns when a job in the queue may begin: the zero time for one that came
-// there because it was due. Clocks of dispatchers differ; none sends it back.
-func dueOf(h schemas.Header) time.Time {
-	if h(schemas.HeaderLater) != "" {
-		return time.Time{}
-	}
-	at, err := time.Parse(time.RFC3339, h(schemas.HeaderAt))
-	if err != nil {
-		return time.Time{}
-	}
-	return at
-}
-
-// postpone moves a job out of the queue that is not due. It is stored with the
-// others, then acknowledged here: the way back is dueMessage's.
-func (t *term) postpone(j *job, now time.Time) {
-	t.release(j, now)
-	j.postponed = true
-	m := movedMessage(schemas.LaterSubject(j.flow.subject), j.msg.Header, j.msg.Data, j.ID)
-	m.Header.Set(schemas.HeaderMsgID, fmt.Sprintf("jobs.%d.%d", j.seq, j.at.UnixNano()))
-	t.settle(j, func(ctx context.Context) error {
-		switch err := broker.PublishStored(ctx, t.nc, m); {
-		case broker.Full(err):
-			if err := t.endDelayed(ctx, j.Job, schemas.Errorf(schemas.Overloaded, "as many jobs are delayed as may be: submit it again when there are fewer")); err != nil {
-				return err
-			}
-		case broker.TooLarge(err):
-			if err := t.endDelayed(ctx, j.Job, schemas.Errorf(schemas.InvalidRequest, "the job leaves no room for one more header: %s", err)); err != nil {
-				return err
-			}
-		case err != nil:
-			return err
-		}
-		return broker.Ack(ctx, t.nc, j.ack)
-	})
-}
-
-// A delayedJob is one that was found among those that are not due.
-type delayedJob struct {
-	*schemas.Job
-	seq uint64
-}
-
-// info says where the job is: it waits for its time, or for room in the queue.
-func (d *delayedJob) info(now time.Time) schemas.JobInfo {
-	info := schemas.JobInfo{Job: d.ID, State: schemas.JobQueued, Model: d.Flow.Model}
-	if d.At.After(now) {
-		info.State, info.Due = schemas.JobDelayed, d.At
-	}
-	return info
-}
-
-// findDelayed returns a job that is not due, or nil. It is at one of seqs, or after
-// last: stored, and not read by the leader yet.
-func (t *term) findDelayed(ctx context.Context, k jobKey, seqs []uint64, last uint64) (*delayedJob, error) {
-	stream, err := t.laterStream(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open the delayed jobs: %w", err)
-	}
-	for _, seq := range seqs {
-		m, err := stream.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read a delayed job: %w", err)
-		}
-		if d := t.readDelayed(m); d.key() == k {
-			return d, nil
-		}
-	}
-	own := jetstream.WithGetMsgSubject(schemas.LaterPrefix + k.tenant + ".>")
-	for range laterBatch { // the leader is hardly ever that far behind
-		m, err := stream.GetMsg(ctx, last+1, own) // or the next
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read a delayed job: %w", err)
-		}
-		if d := t.readDelayed(m); d.key() == k {
-			return d, nil
-		}
-		last = m.Sequence
-	}
-	return nil, nil //nolint:nilnil // none is no error
-}
-
-func (t *term) readDelayed(m *jetstream.RawStreamMsg) *delayedJob {
-	j, _ := schemas.ReadLater(m.Header.Get, m.Subject, m.Sequence, t.cfg.Replies) // it can be answered whatever is wrong
-	return &delayedJob{j, m.Sequence}
-}
-
-// cancelDelayed ends a job that is not due. It reports false where that is on its way
-// into the queue, which drops it then by its mark.
-func (t *term) cancelDelayed(ctx context.Context, d *delayedJob) (bool, error) {
-	if err := t.storeMark(ctx, d.key()); err != nil {
-		return false, err
-	}
-	claimed := make(chan func(), 1) // what gives the claim back; nil: there is none
-	t.post(func() {
-		kept, ok := t.later.remove(d.seq)
-		if !ok {
-			claimed <- nil
-			return
-		}
-		claimed <- func() { t.later.restore(kept) }
-	})
-	var giveBack func()
-	select {
-	case giveBack = <-claimed:
-	case <-t.done:
-		return false, context.Canceled
-	}
-	if giveBack == nil {
-		return false, nil
-	}
-	err := t.endDelayed(ctx, d.Job, schemas.Errorf(schemas.Cancelled, "cancelled before it was due"))
-	if err == nil {
-		var stream jetstream.Stream
-		if stream, err = t.laterStream(ctx); err == nil {
-			err = removeDelayed(ctx, stream, d.seq)
-		}
-	}
-	if err != nil {
-		t.post(giveBack)
-	}
-	return true, err
-}
-
-func (d *delayedJob) key() jobKey { return jobKey{d.Flow.Tenant, d.ID} }
-
-// why says why the job waits.
-func (d *delayedJob) why(now time.Time) schemas.Why {
-	w := schemas.Why{JobInfo: d.info(now), Class: d.Flow.Class, Why: []string{}}
-	if w.State == schemas.JobDelayed {
-		w.Reason, w.Next = notDue(d.At), "it joins the queue then"
-		return w
-	}
-	w.WaitedMS = max(0, now.Sub(d.At).Milliseconds())
-	w.Reason, w.Next = "it is due, and on its way into the queue", "it joins the queue as soon as that has room for it"
-	return w
-}
-
-// notDue is why a delayed job waits.
-func notDue(at time.Time) string {
-	return "it is not to begin before " + at.Format(time.RFC3339) + " (" + schemas.HeaderAt + ")"
 }

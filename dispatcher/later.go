@@ -1,17 +1,10 @@
 package dispatcher
 
 import (
-	"container/heap"
-	"context"
-	"errors"
 	"hash/maphash"
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -28,22 +21,56 @@ type delayed struct {
 	flow uint32 // a hash of its subject
 }
 
+// before orders jobs that are due at the same time as they came.
+func (d delayed) before(e delayed) bool { return d.due < e.due || d.due == e.due && d.seq < e.seq }
+
 // soonest is a heap: the job that is due first is the first.
 type soonest []delayed
 
-func (s soonest) Len() int           { return len(s) }
-func (s soonest) Less(i, j int) bool { return s[i].before(s[j]) }
-func (s soonest) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *soonest) Push(d any)        { *s = append(*s, d.(delayed)) } //nolint:errcheck,forcetypeassert // heap.Push passes nothing else
-func (s *soonest) Pop() any {
-	last := len(*s) - 1
-	d := (*s)[last]
-	*s = (*s)[:last]
+func (s *soonest) push(d delayed) {
+	*s = append(*s, d)
+	s.up(len(*s) - 1)
+}
+
+// remove takes out the job at i.
+func (s *soonest) remove(i int) delayed {
+	h := *s
+	last := len(h) - 1
+	d := h[i]
+	h[i] = h[last]
+	*s = h[:last]
+	if i < last {
+		s.up(s.down(i))
+	}
 	return d
 }
 
-// before orders jobs that are due at the same time as they came.
-func (d delayed) before(e delayed) bool { return d.due < e.due || d.due == e.due && d.seq < e.seq }
+// up moves the job at i up to its place.
+func (s *soonest) up(i int) {
+	h := *s
+	for i > 0 && h[i].before(h[(i-1)/2]) {
+		h[i], h[(i-1)/2] = h[(i-1)/2], h[i]
+		i = (i - 1) / 2
+	}
+}
+
+// down moves the job at i down to its place, and returns where that is.
+func (s *soonest) down(i int) int {
+	h := *s
+	for {
+		first := i
+		for _, child := range []int{2*i + 1, 2*i + 2} {
+			if child < len(h) && h[child].before(h[first]) {
+				first = child
+			}
+		}
+		if first == i {
+			return i
+		}
+		h[i], h[first] = h[first], h[i]
+		i = first
+	}
+}
 
 // A backlog is the jobs of one flow that are due, and not in the queue yet.
 type backlog struct {
@@ -106,12 +133,12 @@ func (l *later) restore(d delayed) {
 	l.add(d)
 }
 
-func (l *later) add(d delayed) { heap.Push(&l.waiting, d) }
+func (l *later) add(d delayed) { l.waiting.push(d) }
 
 // become moves those that are due to the backlogs of their flows.
 func (l *later) become(now time.Time) {
 	for len(l.waiting) > 0 && l.waiting[0].due <= now.UnixNano() {
-		d, _ := heap.Pop(&l.waiting).(delayed)
+		d := l.waiting.remove(0)
 		b := l.due[d.flow]
 		if b == nil {
 			b = &backlog{}
@@ -186,8 +213,7 @@ func (l *later) remove(seq uint64) (delayed, bool) {
 	}
 	is := func(d delayed) bool { return d.seq == seq }
 	if i := slices.IndexFunc(l.waiting, is); i >= 0 {
-		d, ok := heap.Remove(&l.waiting, i).(delayed)
-		return d, ok
+		return l.waiting.remove(i), true
 	}
 	for flow, b := range l.due {
 		if i := slices.IndexFunc(b.jobs, is); i >= 0 {
@@ -199,205 +225,4 @@ func (l *later) remove(seq uint64) (delayed, bool) {
 		}
 	}
 	return delayed{}, false
-}
-
-// followLater reads what is in the stream of delayed jobs, and what comes, until the
-// term ends.
-func (t *term) followLater() {
-	t.spawn(func() {
-		r := &laterReader{t: t}
-		for t.ctx.Err() == nil {
-			err := r.read()
-			if t.ctx.Err() != nil {
-				return
-			}
-			t.cfg.Logger.Warn("delayed jobs are not followed for now", "err", err)
-			r.all = true // those that are known must do
-			r.pass()
-			select {
-			case <-t.ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	})
-}
-
-// A laterReader reads the stream of delayed jobs. It belongs to its own goroutine.
-type laterReader struct {
-	t     *term
-	last  uint64    // sequence that was read
-	batch []delayed // read, and not passed on
-	all   bool      // what comes now was not there when the term began
-}
-
-// Jobs are passed on in batches: of so many, or of what came until nothing did for so
-// long.
-const (
-	laterBatch = 1000
-	laterPause = 20 * time.Millisecond
-)
-
-// read reads on until something fails or the term ends.
-func (r *laterReader) read() error {
-	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1}
-	c, err := r.t.js.OrderedConsumer(r.t.ctx, broker.StreamLater, cfg)
-	if err != nil {
-		return err //nolint:wrapcheck // the caller says what this is about
-	}
-	msgs, err := c.Messages()
-	if err != nil {
-		return err //nolint:wrapcheck // as above
-	}
-	defer msgs.Stop()
-	if c.CachedInfo().NumPending == 0 {
-		r.all = true
-		r.pass()
-	}
-	for {
-		opt := jetstream.NextContext(r.t.ctx)
-		if len(r.batch) > 0 {
-			opt = jetstream.NextMaxWait(laterPause)
-		}
-		switch m, err := msgs.Next(opt); {
-		case err == nil:
-			r.take(m)
-		case len(r.batch) == 0:
-			return err //nolint:wrapcheck // as above
-		default: // no more for now
-			r.all = r.all || errors.Is(err, nats.ErrTimeout)
-			r.pass()
-		}
-	}
-}
-
-// take takes one job.
-func (r *laterReader) take(m jetstream.Msg) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return // it's none of a consumer's
-	}
-	r.last = meta.Sequence.Stream
-	j, bad := schemas.ReadLater(m.Headers().Get, m.Subject(), r.last, r.t.cfg.Replies)
-	r.batch = append(r.batch, r.t.later.of(j, m.Subject(), r.last, bad))
-	if r.all && bad == nil && j.At.After(time.Now()) {
-		r.t.tell(j, schemas.JobEvent{Event: schemas.JobEventDelayed, Due: j.At})
-	}
-	r.all = r.all || meta.NumPending == 0
-	if meta.NumPending == 0 || len(r.batch) == laterBatch {
-		r.pass()
-	}
-}
-
-// pass passes on what was read.
-func (r *laterReader) pass() {
-	batch, all := r.batch, r.all
-	r.batch = nil
-	r.t.post(func() { r.t.arrivedLater(batch, all, time.Now()) })
-}
-
-// arrivedLater takes in delayed jobs that were read. all says that those that were
-// there are known now.
-func (t *term) arrivedLater(jobs []delayed, all bool, now time.Time) { //nolint:revive // flag-parameter: a fact, not a mode
-	for _, d := range jobs {
-		t.later.read(d)
-	}
-	if all && !t.later.loaded {
-		t.later.loaded = true
-		for _, do := range t.later.asked {
-			do()
-		}
-		t.later.asked = nil
-	}
-	t.moveDue(now)
-}
-
-// whenLaterKnown does what needs to know which jobs are delayed.
-func (t *term) whenLaterKnown(do func()) {
-	if t.later.loaded {
-		do()
-		return
-	}
-	t.later.asked = append(t.later.asked, do)
-}
-
-// moveDue has the jobs moved into the queue that are due.
-func (t *term) moveDue(now time.Time) {
-	if !t.closing.IsZero() {
-		return
-	}
-	l := &t.later
-	l.become(now)
-	for flow := range l.due {
-		for l.movers < mostMovers && l.due[flow] != nil {
-			jobs := l.take(flow, moveBatch, now)
-			if len(jobs) == 0 {
-				break
-			}
-			l.movers++
-			t.move(flow, jobs)
-		}
-	}
-	if len(l.waiting) == 0 || l.waiting[0].due == l.armed {
-		return
-	}
-	next := time.Unix(0, l.waiting[0].due).Sub(now)
-	if next > 2*sweepEvery {
-		return // a sweep comes before it is due
-	}
-	l.armed = l.waiting[0].due
-	time.AfterFunc(next, func() { t.post(func() { t.moveDue(time.Now()) }) })
-}
-
-// Bounds of moving. A mover has one job in memory at a time.
-const (
-	mostMovers  = 16
-	moveBatch   = 64
-	moveTimeout = 10 * time.Second // of one job
-	fullRest    = time.Second
-	failedRest  = 5 * time.Second
-)
-
-// move moves jobs into the queue, in their order.
-func (t *term) move(flow uint32, jobs []delayed) {
-	t.spawn(func() {
-		left, err := t.moveAll(jobs)
-		t.post(func() {
-			now := time.Now()
-			rest := now
-			switch {
-			case broker.Full(err):
-				rest = now.Add(fullRest)
-			case err != nil:
-				rest = now.Add(failedRest)
-				t.cfg.Logger.Warn("jobs that are due were not queued", "err", err)
-			}
-			t.later.movers--
-			t.later.moved(flow, jobs, left, rest)
-			t.moveDue(now)
-		})
-	})
-}
-
-// moveAll moves jobs into the queue, and returns how many are left, and why.
-func (t *term) moveAll(jobs []delayed) (left int, err error) {
-	stream, err := t.laterStream(t.ctx)
-	for i := range jobs {
-		if err == nil {
-			err = t.ctx.Err()
-		}
-		if err == nil {
-			err = t.moveOne(stream, jobs[i].seq)
-		}
-		if err != nil {
-			return len(jobs) - i, err
-		}
-	}
-	return 0, nil
-}
-
-// laterStream returns the stream of delayed jobs.
-func (t *term) laterStream(ctx context.Context) (jetstream.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	return t.js.Stream(ctx, broker.StreamLater) //nolint:wrapcheck // the caller says what this is about
 }

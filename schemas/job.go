@@ -223,9 +223,9 @@ const maxCustomID = 256
 // ValidCustomID reports whether s can be what a job's events repeat: 1 to 256
 // printable characters, without a space at either end.
 func ValidCustomID(s string) bool {
-	printable := func(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) }
+	unfit := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 	return s != "" && utf8.RuneCountInString(s) <= maxCustomID && strings.TrimSpace(s) == s &&
-		!strings.ContainsFunc(s, func(r rune) bool { return !printable(r) })
+		!strings.ContainsFunc(s, unfit)
 }
 
 // ReadBody reads the body of a job that has it as an object, as ReadJob reads one that
@@ -235,19 +235,9 @@ func (j *Job) ReadBody(body []byte) error { return j.readBody(j.Kind, body) }
 // readHeaders reads what a job says of how it is to be run, and fills in what it
 // does not say. Reply is set.
 func (j *Job) readHeaders(h Header) error {
-	var err error
-	if s := h(HeaderAt); s != "" {
-		if j.At, err = time.Parse(time.RFC3339, s); err != nil {
-			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", HeaderAt, truncate(s))
-		}
-	}
-	if s := h(HeaderDeadline); s != "" {
-		if j.Deadline, err = time.Parse(time.RFC3339, s); err != nil {
-			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", HeaderDeadline, truncate(s))
-		}
-		if !j.At.IsZero() && !j.Deadline.After(j.At) {
-			return Errorf(InvalidRequest, "%s %q is no later than %s %q: it could never begin", HeaderDeadline, truncate(s), HeaderAt, truncate(h(HeaderAt)))
-		}
+	err := j.readTimes(h)
+	if err != nil {
+		return err
 	}
 	if s := h(HeaderTimeout); s != "" {
 		if j.Timeout, err = time.ParseDuration(s); err != nil || j.Timeout <= 0 {
@@ -305,6 +295,27 @@ func (j *Job) readNoBody(kind Kind, body []byte) error {
 	}
 	j.Kind = kind
 	return kind.check()
+}
+
+// readTimes reads when a job may begin, and until when it is of use.
+func (j *Job) readTimes(h Header) (err error) {
+	for _, t := range []struct {
+		key string
+		of  *time.Time
+	}{{HeaderAt, &j.At}, {HeaderDeadline, &j.Deadline}} {
+		s := h(t.key)
+		if s == "" {
+			continue
+		}
+		if *t.of, err = time.Parse(time.RFC3339, s); err != nil {
+			return Errorf(InvalidRequest, "%s %q is not a time such as 2026-01-02T15:04:05Z", t.key, truncate(s))
+		}
+	}
+	if !j.At.IsZero() && !j.Deadline.IsZero() && !j.Deadline.After(j.At) {
+		return Errorf(InvalidRequest, "%s %s is no later than %s %s: the job could never begin",
+			HeaderDeadline, truncate(h(HeaderDeadline)), HeaderAt, truncate(h(HeaderAt)))
+	}
+	return nil
 }
 
 func (j *Job) readBody(kind Kind, body []byte) error {

@@ -228,8 +228,8 @@ func TestReadLater(t *testing.T) {
 		"a privileged one": {headers{HeaderAt: at[HeaderAt], HeaderReply: "$JS.x"}, subject, "later-7", Refused},
 	} {
 		j, err := ReadLater(c.h.get, c.subject, 7, nil)
-		if code := Code(""); err != nil {
-			if code = AsError(err).Code; code != c.code {
+		if err != nil {
+			if AsError(err).Code != c.code {
 				t.Errorf("%s: got %v", name, err)
 			}
 		} else if c.code != "" || j.Flow != testFlow || !j.At.Equal(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)) {

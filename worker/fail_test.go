@@ -56,6 +56,9 @@ func TestAttemptsUsedUp(t *testing.T) {
 	j := r.submit("j1", "quick", chat, schemas.HeaderAttempts, "1", "X-Mine", "yes",
 		"Nats-Expected-Stream", broker.StreamJobs).run() // would keep the dead letter out of its stream
 	_, body := j.ended(1, schemas.StatusError)
+	if d := j.done(); d.Code != schemas.StreamBroken || d.RetryMS != -1 || d.Status != schemas.StatusError {
+		t.Errorf("done %+v", d)
+	}
 	if !strings.Contains(string(body), `"code":"stream_broken"`) {
 		t.Errorf("end %s", body)
 	}

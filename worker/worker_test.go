@@ -25,7 +25,7 @@ func TestRunsAJob(t *testing.T) {
 	if first.Header.Get(schemas.HeaderTrace) != "00-abc-def-01" {
 		t.Errorf("headers %v", first.Header)
 	}
-	if d := j.done(); d.Code != "" || d.RetryMS != -1 || d.Attempt != 1 {
+	if d := j.done(); d.Code != "" || d.RetryMS != -1 || d.Attempt != 1 || d.Status != schemas.StatusOK {
 		t.Errorf("done %+v", d)
 	}
 	j.gone()
@@ -65,6 +65,29 @@ func TestEventsAreNumberedWithoutGaps(t *testing.T) {
 	chunks, _ := r.submit("j1", "quick", chat).run().ended(1, schemas.StatusOK)
 	if len(chunks) < 20 {
 		t.Errorf("%d chunks", len(chunks))
+	}
+}
+
+// Each event repeats what the job wants repeated, and says how long it is kept, where
+// it is.
+func TestEventsSayWhatTheJobWants(t *testing.T) {
+	r := newRig(t, nil)
+	for id, ttl := range map[string]string{"stored": "5400", "inbox": ""} {
+		headers := []string{schemas.HeaderCustomID, "№ 7", schemas.HeaderKeep, "90m"}
+		if id == "inbox" {
+			headers = append(headers, schemas.HeaderReply, nats.NewInbox())
+		}
+		j := r.submit(id, "quick", chat, headers...).run()
+		for kind := ""; kind != string(schemas.EventEnd); {
+			h := wait(t, j.events).Header
+			if kind = h.Get(schemas.HeaderEvent); h.Get(schemas.HeaderCustomID) != "№ 7" || h.Get(schemas.HeaderTTL) != ttl {
+				t.Errorf("%s: a %s has %v", id, kind, h)
+			}
+		}
+		j.gone()
+	}
+	if n, err := r.stream(broker.StreamResults).Info(t.Context()); err != nil || n.State.Msgs < 22 {
+		t.Errorf("the results: %+v, %v", n, err)
 	}
 }
 

@@ -1,0 +1,149 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// followLater reads what is in the stream of delayed jobs, and what comes, until the
+// term ends.
+func (t *term) followLater() {
+	t.spawn(func() {
+		r := &laterReader{t: t}
+		for t.ctx.Err() == nil {
+			err := r.read()
+			if t.ctx.Err() != nil {
+				return
+			}
+			t.cfg.Logger.Warn("delayed jobs are not followed for now", "err", err)
+			r.all = true // those that are known must do
+			r.pass()
+			select {
+			case <-t.ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	})
+}
+
+// A laterReader reads the stream of delayed jobs. It belongs to its own goroutine.
+type laterReader struct {
+	t     *term
+	last  uint64    // sequence that was read
+	batch []delayed // read, and not passed on
+	all   bool      // what comes now was not there when the term began
+}
+
+// Jobs are passed on in batches: of so many, or of what came until nothing did for so
+// long.
+const (
+	laterBatch = 1000
+	laterPause = 20 * time.Millisecond
+)
+
+// read reads on until something fails or the term ends.
+func (r *laterReader) read() error {
+	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1}
+	c, err := r.t.js.OrderedConsumer(r.t.ctx, broker.StreamLater, cfg)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what this is about
+	}
+	msgs, err := c.Messages()
+	if err != nil {
+		return err //nolint:wrapcheck // as above
+	}
+	defer msgs.Stop()
+	if r.all = r.all || r.readAll(c); r.all {
+		r.pass()
+	}
+	for {
+		opt := jetstream.NextContext(r.t.ctx)
+		if len(r.batch) > 0 {
+			opt = jetstream.NextMaxWait(laterPause)
+		}
+		switch m, err := msgs.Next(opt); {
+		case err == nil:
+			r.take(m)
+		case len(r.batch) == 0:
+			return err //nolint:wrapcheck // as above
+		default: // no more for now
+			r.all = r.all || errors.Is(err, nats.ErrTimeout) && r.readAll(c)
+			r.pass()
+		}
+	}
+}
+
+// readAll reports whether nothing is left to read. Mostly the last message says so; it
+// may have been removed, though, as its predecessors were read.
+func (r *laterReader) readAll(c jetstream.Consumer) bool {
+	ctx, cancel := context.WithTimeout(r.t.ctx, apiTimeout)
+	defer cancel()
+	info, err := c.Info(ctx)
+	return err == nil && info.NumPending == 0 && info.Delivered.Stream <= r.last
+}
+
+// take takes one job.
+func (r *laterReader) take(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return // it's none of a consumer's
+	}
+	r.last = meta.Sequence.Stream
+	j, bad := schemas.ReadLater(m.Headers().Get, m.Subject(), r.last, r.t.cfg.Replies)
+	r.batch = append(r.batch, r.t.later.of(j, m.Subject(), r.last, bad))
+	if r.all && bad == nil && j.At.After(time.Now()) {
+		r.t.tell(j, schemas.JobEvent{Event: schemas.JobEventDelayed, Due: j.At})
+	}
+	r.all = r.all || meta.NumPending == 0
+	if meta.NumPending == 0 || len(r.batch) == laterBatch {
+		r.pass()
+	}
+}
+
+// pass passes on what was read. It waits until that was taken: a million jobs are read
+// beside the leader's other work, and not in front of it.
+func (r *laterReader) pass() {
+	batch, all := r.batch, r.all
+	r.batch = nil
+	taken := make(chan struct{})
+	r.t.post(func() {
+		r.t.arrivedLater(batch, all, time.Now())
+		close(taken)
+	})
+	select {
+	case <-taken:
+	case <-r.t.done:
+	}
+}
+
+// arrivedLater takes in delayed jobs that were read. all says that those that were
+// there are known now.
+func (t *term) arrivedLater(jobs []delayed, all bool, now time.Time) { //nolint:revive // flag-parameter: a fact, not a mode
+	for _, d := range jobs {
+		t.later.read(d)
+	}
+	if all && !t.later.loaded {
+		t.later.loaded = true
+		for _, do := range t.later.asked {
+			do()
+		}
+		t.later.asked = nil
+	}
+	t.moveDue(now)
+}
+
+// whenLaterKnown does what needs to know which jobs are delayed.
+func (t *term) whenLaterKnown(do func()) {
+	if t.later.loaded {
+		do()
+		return
+	}
+	t.later.asked = append(t.later.asked, do)
+}
