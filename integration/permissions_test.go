@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -98,7 +99,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	}
 }
 
-// tenantRuns runs a job as the documented tenant.
+// tenantRuns runs a job as the documented tenant, after a moment, and sees its events.
 func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 	u.Helper()
 	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
@@ -110,11 +111,23 @@ func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 	if err != nil {
 		u.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(u.Context(), patience)
+	defer cancel()
+	events := c.Events(ctx)
+	job.At = time.Now().Add(100 * time.Millisecond)
 	stream, err := c.Run(u.Context(), job)
 	if err != nil {
 		u.Fatal(err)
 	}
 	defer stream.Close()
+	for e, err := range events {
+		if err != nil {
+			u.Fatal(err)
+		}
+		if e.Event == schemas.JobEventStarted {
+			break
+		}
+	}
 	r, err := stream.Result(u.Context())
 	if err != nil {
 		u.Fatal(err)
