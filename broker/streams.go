@@ -17,6 +17,7 @@ const (
 	StreamResults = "VJ_RESULTS" // events and ends of jobs without a reply subject
 	StreamDead    = "VJ_DEAD"    // dead letters
 	BucketState   = "VJ_STATE"   // the leader's lease, cancel marks, tags, what was learned
+	BucketBatches = "VJ_BATCHES" // what is known of batches
 )
 
 // The streams behind BucketState, and behind the bucket of bodies, schemas.BucketBodies.
@@ -49,6 +50,7 @@ type StreamsConfig struct {
 	ResultsAge  time.Duration // how long answers are kept at most, whatever their jobs ask for; 0: a day over schemas.MaxKeep
 	DeadAge     time.Duration // how long dead letters are kept; 0: 30 days
 	BodiesAge   time.Duration // how long bodies that are objects are kept whose job has not ended; 0: 7 days
+	BatchesAge  time.Duration // how long batches are known; 0: 90 days
 	DedupWindow time.Duration // how long an id of a job is not taken again; 0: 2 min
 }
 
@@ -62,6 +64,7 @@ func (c StreamsConfig) withDefaults() StreamsConfig {
 	c.DeadAge = cmp.Or(c.DeadAge, 30*24*time.Hour)
 	c.MaxBodiesBytes = cmp.Or(c.MaxBodiesBytes, -1)
 	c.BodiesAge = cmp.Or(c.BodiesAge, 7*24*time.Hour)
+	c.BatchesAge = cmp.Or(c.BatchesAge, 90*24*time.Hour)
 	c.DedupWindow = cmp.Or(c.DedupWindow, 2*time.Minute)
 	return c
 }
@@ -69,7 +72,7 @@ func (c StreamsConfig) withDefaults() StreamsConfig {
 // streams returns the streams as c wants them.
 func (c StreamsConfig) streams() []jetstream.StreamConfig {
 	c = c.withDefaults()
-	all := slices.Concat(c.jobs(), c.results(), []jetstream.StreamConfig{stateStream(), c.bodiesStream()})
+	all := slices.Concat(c.jobs(), c.results(), []jetstream.StreamConfig{stateStream(), c.batchesStream(), c.bodiesStream()})
 	for i := range all {
 		all[i].Replicas = c.Replicas
 		all[i].Storage = jetstream.FileStorage
@@ -140,6 +143,16 @@ func (c StreamsConfig) results() []jetstream.StreamConfig {
 	dead.MaxAge = c.DeadAge
 	dead.Duplicates = min(maxDedup, c.DeadAge)
 	return []jetstream.StreamConfig{results, dead}
+}
+
+// batchesStream returns the stream behind BucketBatches, likewise.
+func (c StreamsConfig) batchesStream() jetstream.StreamConfig {
+	batches := stateStream()
+	batches.Name = "KV_" + BucketBatches
+	batches.Description = "vramjet: batches"
+	batches.Subjects = []string{"$KV." + BucketBatches + ".>"}
+	batches.MaxAge = c.BatchesAge
+	return batches
 }
 
 // bodiesStream returns the stream of bodies of jobs that are too large for a message,

@@ -30,9 +30,10 @@ func TestArrows(t *testing.T) {
 		"dispatcher":             {"broker", "dispatcher/placement", "gpu/ledger", "schemas"},
 		"worker":                 {"broker", "gpu", "gpu/estimate", "gpu/ledger", "providers", "schemas"},
 		"client":                 {"schemas"},
+		"client/batch":           {"client", "schemas"},
 		"integration":            {},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "dispatcher", "dispatcher/placement", "dispatcher/simulate", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "client/batch", "dispatcher", "dispatcher/placement", "dispatcher/simulate", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

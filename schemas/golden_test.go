@@ -79,6 +79,11 @@ var goldens = map[string]any{
 		Model: "llama3.1:8b", Digest: "sha256:46e0", Kind: "ollama", Version: "0.30.0", Context: 32768, Parallel: 4,
 		Samples: []Bytes{6 * GiB, 7 * GiB}, P95: 7 * GiB, Estimate: Known(7 * GiB), At: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC),
 	},
+	"batch-record": &BatchRecord{
+		Batch: "batch_k2j5", Tenant: "default", State: BatchInProgress, Class: Batch, Input: "prompts.jsonl", SHA256: strings.Repeat("0", 64), Lines: 12, Jobs: 11,
+		Models: map[string]int{"llama3.1:8b": 11}, Created: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC), Keep: "168h0m0s", Round: 1, OK: 5, Failed: 1, At: time.Date(2026, 1, 2, 15, 4, 9, 0, time.UTC),
+	},
+	"batch-event":         &BatchEvent{Event: "completed", Batch: "batch_k2j5", Input: "prompts.jsonl", Jobs: 11, OK: 10, Failed: 1, At: time.Date(2026, 1, 2, 15, 4, 9, 0, time.UTC)},
 	"victim":              &Victim{Backend: "ollama", Model: "llama3.1:8b"},
 	"rpc-model-request":   &RPCModelRequest{Model: "upper"},
 	"rpc-pressure-report": &RPCPressureReport{Running: new(2), Waiting: new(1), Slots: 4, KVUsed: new(0.25)},

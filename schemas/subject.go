@@ -20,6 +20,7 @@ const (
 	EventsPrefix  = "vj.v1.events."  // + tenant.jobs.job
 	APIPrefix     = "vj.v1.api."     // + tenant.verb
 	RPCPrefix     = "vj.v1.rpc."     // + service.verb
+	EventsPrefix  = "vj.v1.events."  // + tenant.batches.batch
 	NodesPing     = "vj.v1.nodes.ping"
 )
 

@@ -13,7 +13,7 @@ func TestHelp(t *testing.T) {
 	sh := newShell(t)
 	t.Chdir(packageDir)
 	for _, cmd := range []string{
-		"", "up", "dispatcher", "worker", "submit", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
+		"", "up", "dispatcher", "worker", "submit", "batch", "batch run", "batch resume", "batch retry-errors", "batch submit", "batch status", "batch fetch", "batch cancel", "batch ls", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
 		"backends", "backends check", "simulate", "config", "config show", "config check", "version",
@@ -22,7 +22,7 @@ func TestHelp(t *testing.T) {
 		if stderr != "" {
 			t.Errorf("%s: stderr is %q", cmd, stderr)
 		}
-		if group := slices.Contains([]string{"", "jobs", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
+		if group := slices.Contains([]string{"", "batch", "jobs", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
 		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)
@@ -59,7 +59,7 @@ func TestUsage(t *testing.T) {
 
 func TestNoNATS(t *testing.T) {
 	sh := newShell(t)
-	for _, args := range []string{"nodes", "queue", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi"} {
+	for _, args := range []string{"nodes", "queue", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi", "batch ls", "batch status batch_x", "batch fetch batch_x -o x"} {
 		_, stderr := sh.want(t, exitNoNATS, append(strings.Fields(args), "--server", "nats://user:secret@127.0.0.1:1")...)
 		if !strings.Contains(stderr, "127.0.0.1:1") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: stderr is %q", args, stderr)

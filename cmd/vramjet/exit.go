@@ -12,6 +12,7 @@ const (
 	exitFailed       = 1 // a job or a check failed, or anything that has no code of its own
 	exitUsage        = 2
 	exitNotFound     = 3
+	exitFailedLines  = 4 // of a batch that is finished
 	exitNoNATS       = 5
 	exitNoDispatcher = 6
 	exitTimeout      = 124

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
 )
 
 const globalGroup = "global"
@@ -25,7 +27,7 @@ type globals struct {
 	Tenant   string   `group:"global" placeholder:"NAME" help:"Whose jobs they are ($$VRAMJET_TENANT; default: default)."`
 	Config   string   `group:"global" placeholder:"FILE" help:"Configuration ($$VRAMJET_CONFIG; default: ./vramjet.yaml, then vramjet/config.yaml in $$XDG_CONFIG_HOME or ~/.config, then /etc/vramjet/config.yaml)."`
 	JSON     bool     `group:"global" name:"json" help:"Same as --output=json."`
-	Output   string   `short:"o" group:"global" enum:"table,json" default:"table" help:"What to print: table or json."`
+	Output   string   `group:"global" enum:"table,json" default:"table" help:"What to print: table or json."`
 	LogLevel string   `group:"global" enum:"debug,info,warn,error" default:"info" help:"Least level of log lines: debug, info, warn or error."`
 }
 
@@ -93,16 +95,17 @@ func (a *app) client(ctx context.Context) (*client.Client, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	tenant := a.Tenant
-	if tenant == "" {
-		tenant = a.getenv("VRAMJET_TENANT")
-	}
-	c, err := client.New(nc, client.Options{Tenant: tenant})
+	c, err := client.New(nc, client.Options{Tenant: a.tenant()})
 	if err != nil {
 		nc.Close()
 		return nil, nil, usage(err)
 	}
 	return c, nc.Close, nil
+}
+
+// tenant is whose jobs they are.
+func (a *app) tenant() string {
+	return cmp.Or(a.Tenant, a.getenv("VRAMJET_TENANT"), schemas.DefaultTenant)
 }
 
 // note writes a line for the user that is no part of the output.

@@ -25,6 +25,7 @@ type cli struct {
 	Worker     workerCmd     `cmd:"" help:"Run a worker: one for each machine with model servers."`
 
 	Submit submitCmd `cmd:"" help:"Submit a job and stream its answer."`
+	Batch  batchCmd  `cmd:"" help:"Run files of requests."`
 	Jobs   jobsCmd   `cmd:"" help:"Look at jobs and cancel them."`
 	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
@@ -39,7 +40,7 @@ type cli struct {
 
 const description = `A durable job queue for LLM inference on NATS JetStream.
 
-Exit codes: 0 ok; 1 a job or a check failed; 2 wrong usage or configuration; 3 not found; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
+Exit codes: 0 ok; 1 a job or a check failed; 2 wrong usage or configuration; 3 not found; 4 lines of a batch failed; 5 NATS cannot be reached; 6 no dispatcher or no worker; 124 timed out waiting; 130 interrupted.`
 
 // run runs the command line and returns the program's exit code. ctx ends when
 // the user wants the program to end.

@@ -1,0 +1,240 @@
+package batch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// List returns the batches of a tenant, the newest first.
+func List(ctx context.Context, nc *nats.Conn, tenant string) ([]schemas.BatchRecord, error) {
+	_, s, err := openBoth(ctx, nc, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return s.list(ctx)
+}
+
+// Status returns what is known of a batch. How many lines have their result is as of
+// At, unless nobody runs it: then the stored results are counted.
+func Status(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.BatchRecord, error) {
+	c, s, err := openBoth(ctx, nc, tenant)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.get(ctx, batch)
+	if err != nil || rec.State == schemas.BatchCompleted || time.Since(rec.At) < 2*heartbeat {
+		return rec, err
+	}
+	ok, failed := 0, 0
+	err = c.results(ctx, rec, &lineSet{}, func(e *ended) error {
+		if e.status == schemas.StatusOK {
+			ok++
+		} else {
+			failed++
+		}
+		return nil
+	})
+	if err == nil && ok+failed >= rec.OK+rec.Failed { // else some are kept no longer
+		rec.OK, rec.Failed, rec.At = ok, failed, time.Now().UTC()
+	}
+	if rec.State == schemas.BatchInProgress && rec.OK+rec.Failed == rec.Jobs {
+		rec.State = schemas.BatchCompleted
+		err = errors.Join(err, s.put(ctx, rec))
+		publishEvent(c, "completed", rec, rec.OK, rec.Failed)
+	}
+	return rec, err
+}
+
+// results calls do with the stored results of all lines of a batch but those in has,
+// of each the last round's.
+func (c *conn) results(ctx context.Context, rec *schemas.BatchRecord, has *lineSet, do func(*ended) error) error {
+	for round := rec.Round; round >= 0; round-- {
+		var jobs []jobName
+		for line := 1; line <= rec.Lines; line++ {
+			if !has.has(line) {
+				jobs = append(jobs, jobName{rec.Batch, line, round})
+			}
+			if len(jobs) < page && line < rec.Lines {
+				continue
+			}
+			err := c.stored(ctx, jobs, func(e *ended) error {
+				has.add(e.name.line)
+				return do(e)
+			})
+			if err != nil {
+				return err
+			}
+			jobs = jobs[:0]
+		}
+	}
+	return nil
+}
+
+// Fetch writes the results of a batch that are stored and that out has not, as Run
+// does: on any machine, and without the file of requests. It returns how far the batch
+// is.
+func Fetch(ctx context.Context, nc *nats.Conn, tenant, batch, out string) (p Progress, err error) {
+	c, s, err := openBoth(ctx, nc, tenant)
+	if err != nil {
+		return p, err
+	}
+	rec, err := s.get(ctx, batch)
+	if err != nil {
+		return p, err
+	}
+	m, err := readManifest(out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if there, err := exists(out); err != nil || there {
+			return p, errors.Join(err, fmt.Errorf("%s exists, and is no output of a batch: choose another one, or remove it", out))
+		}
+		m = &manifest{BatchRecord: *rec}
+		if err := m.write(out); err != nil {
+			return p, err
+		}
+	case err != nil:
+		return p, err
+	case m.Batch != batch:
+		return p, fmt.Errorf("%s holds the answers of %s", out, m.Batch)
+	}
+	o, err := openOutputs(out, batch)
+	if err != nil {
+		return p, err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	has := &lineSet{bits: slices.Clone(o.done.bits)}
+	if err := c.results(ctx, rec, has, o.add); err != nil {
+		return p, err
+	}
+	return Progress{Batch: batch, Jobs: rec.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes}, nil
+}
+
+// Cancel has nothing more of a batch run: what waits and what runs ends as cancelled.
+// What has its result keeps it.
+func Cancel(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.BatchRecord, error) {
+	c, s, err := openBoth(ctx, nc, tenant)
+	if err != nil {
+		return nil, err
+	}
+	var rec *schemas.BatchRecord
+	const tries = 10 // somebody else may be just about to change it
+	for range tries {
+		err = s.change(ctx, batch, func(r *schemas.BatchRecord) bool {
+			rec = r
+			if r.State == schemas.BatchInProgress {
+				r.State, r.At = schemas.BatchCancelled, time.Now().UTC()
+			}
+			return true
+		})
+		if !isConflict(err) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if rec.State == schemas.BatchCompleted {
+		return rec, fmt.Errorf("%s is completed: there is nothing to cancel", batch)
+	}
+	publishEvent(c, "cancelled", rec, rec.OK, rec.Failed)
+	return rec, c.purge(ctx, batch)
+}
+
+// RetryErrors runs the lines of a completed batch again that failed: all, or those
+// with one of the codes. Their old results are taken out of the files.
+func RetryErrors(ctx context.Context, nc *nats.Conn, out string, codes []schemas.Code, cfg Config) (Progress, error) {
+	m, err := readManifest(out)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Progress{}, fmt.Errorf("%w: there is no %s", ErrNotFound, out+manifestSuffix)
+	}
+	if err != nil {
+		return Progress{}, err
+	}
+	o, err := openOutputs(out, m.Batch)
+	if err != nil {
+		return Progress{}, err
+	}
+	done := o.answered + o.failed
+	kept, again, err := o.split(codes)
+	if err = errors.Join(err, o.close()); err != nil {
+		return Progress{}, err
+	}
+	switch {
+	case done < m.Jobs:
+		return Progress{}, fmt.Errorf("%d of %d lines have a result: finish the batch first (resume)", done, m.Jobs)
+	case again == 0:
+		return Progress{Batch: m.Batch, Jobs: m.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes}, nil
+	}
+	m.Round++ // first, so that no result of the round before is taken for one of this
+	if err := m.write(out); err != nil {
+		return Progress{}, err
+	}
+	if err := replaceFile(out+errorsSuffix, kept); err != nil {
+		return Progress{}, err
+	}
+	return Resume(ctx, nc, out, cfg)
+}
+
+// split returns what stays of the file of failures, and how many are to be run again.
+func (o *outputs) split(codes []schemas.Code) (kept []byte, again int, err error) {
+	if _, err := o.bad.file.Seek(0, 0); err != nil {
+		return nil, 0, fmt.Errorf("read the failures: %w", err)
+	}
+	err = o.bad.each(func(text []byte) error {
+		var e entry
+		if err := json.Unmarshal(text, &e); err != nil {
+			return fmt.Errorf("read the failures: %w", err)
+		}
+		if len(codes) == 0 || slices.Contains(codes, e.code()) {
+			again++
+			return nil
+		}
+		kept = append(append(kept, text...), '\n')
+		return nil
+	})
+	return kept, again, err
+}
+
+func openBoth(ctx context.Context, nc *nats.Conn, tenant string) (*conn, *store, error) {
+	if !schemas.ValidToken(tenant) {
+		return nil, nil, fmt.Errorf("the tenant %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", tenant)
+	}
+	c, err := open(nc, tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := openStore(ctx, c.js, tenant)
+	return c, s, err
+}
+
+// purge ends what waits and what runs of a batch.
+func (c *conn) purge(ctx context.Context, batch string) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	body, err := json.Marshal(map[string]any{"prefix": batch + "-", "running": true})
+	if err != nil {
+		panic(fmt.Sprintf("marshal a purge: %v", err)) // strings
+	}
+	answer, err := c.nc.RequestWithContext(ctx, schemas.APISubject(c.tenant, "purge"), body)
+	if err != nil {
+		return fmt.Errorf("the batch is cancelled, and what of it is in the queue was not told: %w", errors.Join(client.ErrNoDispatcher, err))
+	}
+	var said schemas.APIError
+	if err := json.Unmarshal(answer.Data, &said); err != nil {
+		return fmt.Errorf("the dispatcher's answer: %w", err)
+	}
+	if said.Error != nil {
+		return said.Error
+	}
+	return nil
+}
