@@ -15,24 +15,34 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-func ExampleClient_Run() {
-	nc, stop := exampleQueue()
-	defer stop()
-	ctx := context.Background()
-
-	c, err := client.New(nc, client.Options{})
+func Example() {
+	nc, err := nats.Connect("nats://127.0.0.1:4222")
 	if err != nil {
 		log.Fatal(err)
 	}
+	c, err := client.New(nc, client.Options{Tenant: "acme"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	stream, err := c.Run(context.Background(), client.Chat("llama3.1:8b", "Say hi"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for event, err := range stream.All(context.Background()) {
+		fmt.Print(event.Text(), err)
+	}
+}
+
+func ExampleClient_Run() {
+	ctx, c, stop := exampleClient()
+	defer stop()
+
 	stream, err := c.Run(ctx, client.Chat("llama3.1:8b", "Say hi"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer stream.Close()
 	for event, err := range stream.All(ctx) {
 		switch {
-		case errors.Is(err, client.ErrGap):
-			// The result has the whole answer.
 		case err != nil:
 			log.Fatal(err)
 		case event.Kind == client.Restarted:
@@ -42,34 +52,25 @@ func ExampleClient_Run() {
 		}
 	}
 	result, err := stream.Result(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("\n%d tokens on %s\n", result.Usage.CompletionTokens, result.Run.Node)
+	fmt.Printf("\n%d tokens on %s %v\n", result.Usage.CompletionTokens, result.Run.Node, err)
 	// Output:
 	// Hi there!
-	// 3 tokens on gpu-1
+	// 3 tokens on gpu-1 <nil>
 }
 
 func ExampleClient_Submit() {
-	nc, stop := exampleQueue()
+	ctx, c, stop := exampleClient()
 	defer stop()
-	ctx := context.Background()
 
-	c, err := client.New(nc, client.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
 	job := client.Chat("llama3.1:8b", "Say hi")
 	job.Class = schemas.Batch
-	job.ID = "nightly-2026-11-23-17" // submitted twice, it runs once
-	ticket, err := c.Submit(ctx, job)
-	if err != nil {
+	job.ID = "nightly-17" // submitted twice, it runs once
+	if _, err := c.Submit(ctx, job); err != nil {
 		log.Fatal(err)
 	}
 
 	// Later, perhaps elsewhere:
-	result, err := c.Result(ctx, ticket.ID)
+	result, err := c.Result(ctx, "nightly-17")
 	var failed *schemas.Error
 	switch {
 	case errors.As(err, &failed):
@@ -83,14 +84,9 @@ func ExampleClient_Submit() {
 }
 
 func ExampleClient_Resume() {
-	nc, stop := exampleQueue()
+	ctx, c, stop := exampleClient()
 	defer stop()
-	ctx := context.Background()
 
-	c, err := client.New(nc, client.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
 	ticket, err := c.Submit(ctx, client.Chat("llama3.1:8b", "Say hi"))
 	if err != nil {
 		log.Fatal(err)
@@ -102,16 +98,37 @@ func ExampleClient_Resume() {
 			log.Fatal(err)
 		}
 		event, err := stream.Next(ctx)
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Printf("%q\n", event.Text())
+		fmt.Printf("%q %v\n", event.Text(), err)
 		seen = event.Stored
 		stream.Close()
 	}
 	// Output:
-	// "Hi "
-	// "there!"
+	// "Hi " <nil>
+	// "there!" <nil>
+}
+
+func ExampleClient_Cancel() {
+	ctx, c, stop := exampleClient()
+	defer stop()
+
+	info, err := c.Cancel(ctx, "nightly-17")
+	switch {
+	case errors.Is(err, client.ErrNotFound):
+		fmt.Println("nobody submitted it, or its results are kept no longer")
+	case err != nil:
+		log.Fatal(err)
+	default:
+		fmt.Println(info.Job, info.State)
+	}
+	// Output: nightly-17 cancelled
+}
+
+// exampleClient is a client of a queue whose jobs are all answered the same.
+func exampleClient() (context.Context, *client.Client, func()) {
+	nc, stop := exampleQueue()
+	c, err := client.New(nc, client.Options{})
+	check(err)
+	return context.Background(), c, stop
 }
 
 func ExampleClient_Events() {
@@ -183,6 +200,10 @@ func exampleQueue() (nc *nats.Conn, stop func()) {
 		say(schemas.ChunksSubject("default", id), "chunk", "1", `{"choices":[{"index":0,"delta":{"content":"there!"}}]}`)
 		say(schemas.EndSubject("default", id), "end", "2", `{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi there!"}}],
 			"usage":{"completion_tokens":3},"vramjet":{"node":"gpu-1","attempt":1}}`)
+	})
+	check(err)
+	_, err = nc.Subscribe(schemas.APISubject("default", "cancel"), func(m *nats.Msg) {
+		check(m.Respond([]byte(`{"job":"nightly-17","state":"cancelled"}`)))
 	})
 	check(err)
 	return nc, func() {

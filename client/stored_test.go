@@ -3,8 +3,12 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
@@ -63,6 +67,56 @@ func TestResume(t *testing.T) {
 	}
 	if got, err := read(t, whole); got != "accepted Hel lo end:ok" || err != nil {
 		t.Errorf("resumed at the end: got %q, %v", got, err)
+	}
+}
+
+// TestResumeAtEveryChunk: a reader whose connection is cut after each event goes on from
+// the one it read last, and has the same text as one that is not.
+func TestResumeAtEveryChunk(t *testing.T) {
+	srv := start(t)
+	nc := connect(t, srv)
+	setup(t, nc)
+	const chunks = 50
+	want := ""
+	for i := range chunks {
+		want += fmt.Sprintf("%d, ", i)
+	}
+	serve(t, srv, func(j *taken) {
+		j.accepted()
+		for i := range chunks {
+			j.chunk(fmt.Sprintf("%d, ", i))
+		}
+		j.ok(want)
+	})
+	ticket, err := newClient(t, nc, client.Options{}).Submit(deadline(t), client.Chat("m", "hi"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	var last client.Event
+	for reads := 0; last.Kind != schemas.EventEnd; reads++ {
+		if reads > chunks+2 {
+			t.Fatalf("no end after %d reads: %+v", reads, last)
+		}
+		mine, err := nats.Connect(srv.ClientURL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := newClient(t, mine, client.Options{}).Resume(deadline(t), ticket.ID, last.Stored+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, err = s.Next(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		if last.Kind == schemas.EventChunk {
+			got.WriteString(last.Text())
+		}
+		mine.Close() // and with it all that it had
+		s.Close()
+	}
+	if got.String() != want {
+		t.Errorf("read %q", got.String())
 	}
 }
 
