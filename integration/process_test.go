@@ -156,12 +156,12 @@ func (p *process) says(text string) {
 	within(p, patience, fmt.Sprintf("%s says %q", p.name, text), func() bool { return strings.Contains(p.output(), text) })
 }
 
-// rss is the memory of the process, in bytes.
+// rss is the memory of the process, in bytes; 0 once it has ended.
 func (p *process) rss() int64 {
 	p.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
-		p.Fatal(err)
+		return 0
 	}
 	var kb int64
 	for line := range strings.Lines(string(status)) {
