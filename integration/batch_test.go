@@ -201,6 +201,7 @@ func TestBatchSurvivesKills(t *testing.T) {
 		before, _ := p.generations()
 		within(t, 2*patience, "work goes on", func() bool { began, _ := p.generations(); return began > before+2*48 || began >= batchLines })
 		slowest[name] = max(slowest[name], time.Since(killed))
+		t.Logf("%s killed at %s with %d running: %d begun %s later", name, killed.Format("05.000"), running, point, time.Since(killed).Round(time.Millisecond))
 	}
 	within(t, 4*patience, "the batch is done", func() bool {
 		select {

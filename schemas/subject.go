@@ -17,10 +17,9 @@ const (
 	ResultsPrefix = "vj.v1.results." // + tenant.job.chunks or .end
 	NodePrefix    = "vj.v1.node."    // + node.run, .state, .done or .control
 	CancelPrefix  = "vj.v1.cancel."  // + tenant.job
-	EventsPrefix  = "vj.v1.events."  // + tenant.jobs.job
+	EventsPrefix  = "vj.v1.events."  // + tenant.jobs.job or .batches.batch
 	APIPrefix     = "vj.v1.api."     // + tenant.verb
 	RPCPrefix     = "vj.v1.rpc."     // + service.verb
-	EventsPrefix  = "vj.v1.events."  // + tenant.batches.batch
 	NodesPing     = "vj.v1.nodes.ping"
 )
 

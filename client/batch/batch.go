@@ -27,7 +27,8 @@ type Config struct {
 	// batch of the tenant waits behind them. 0 means 1000.
 	InFlight int
 
-	// Keep is how long results are kept. 0 means 7 days.
+	// Keep is how long results are kept, from schemas.MinKeep to schemas.MaxKeep. 0
+	// means 7 days.
 	Keep time.Duration
 
 	// Deadline is when answers are of no use any more. Zero means never.
@@ -54,8 +55,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("the class %q is none of interactive, normal and batch", c.Class)
 	case c.InFlight < 0:
 		return errors.New("fewer than no lines are to be in flight")
-	case c.Keep < 0:
-		return fmt.Errorf("results cannot be kept for %s", c.Keep)
+	case c.Keep < schemas.MinKeep || c.Keep > schemas.MaxKeep:
+		return fmt.Errorf("results are kept from 1s to 8760h, not %s", c.Keep)
 	default:
 		return nil
 	}

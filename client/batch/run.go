@@ -43,7 +43,6 @@ type runner struct {
 
 	news    time.Time     // when a result came last, or the store was looked at
 	quiet   time.Duration // how long to wait for the next
-	dropped int
 	beat    time.Time
 	stopped bool // somebody cancelled it
 }
@@ -76,12 +75,11 @@ func newRunner(ctx context.Context, nc *nats.Conn, m *manifest, cfg *Config) (*r
 
 // run runs what has no result yet.
 func (r *runner) run(ctx context.Context, fresh bool) error { //nolint:revive // flag-parameter: as above
-	ends := make(chan *nats.Msg, 2*r.cfg.InFlight+1024)
-	sub, err := r.nc.ChanSubscribe(schemas.EndSubject(r.tenant, "*"), ends)
+	ends, deaf, err := r.listen(ctx)
 	if err != nil {
-		return fmt.Errorf("listen to results: %w", err)
+		return err
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
+	defer deaf()
 	status := r.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer r.nc.RemoveStatusListener(status)
 
@@ -123,7 +121,7 @@ func (r *runner) run(ctx context.Context, fresh bool) error { //nolint:revive //
 		case s := <-status:
 			err = r.changed(s)
 		case now := <-every.C:
-			err = r.sweep(ctx, sub, now)
+			err = r.sweep(ctx, now)
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), r.out.flush(time.Now()))
 		}
@@ -191,9 +189,31 @@ func (r *runner) message(q *request, id string) (*nats.Msg, error) {
 	return msg, nil
 }
 
-// ended takes a result that was just published.
-func (r *runner) ended(m *nats.Msg) error {
-	e, ok := readEnd(m.Subject, m.Header, m.Data, r.m.Batch)
+// listen has the results sent that are stored from now on. What is only published, and
+// not stored, is none: the job may run again, and then have another one.
+func (r *runner) listen(ctx context.Context) (ends <-chan jetstream.Msg, deaf func(), err error) {
+	cons, err := r.js.OrderedConsumer(ctx, resultsStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{schemas.EndSubject(r.tenant, "*")}, DeliverPolicy: jetstream.DeliverNewPolicy, InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen to results: %w", err)
+	}
+	out, stop := make(chan jetstream.Msg), make(chan struct{})
+	consuming, err := cons.Consume(func(m jetstream.Msg) {
+		select {
+		case out <- m:
+		case <-stop:
+		}
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen to results: %w", err)
+	}
+	return out, func() { close(stop); consuming.Stop(); <-consuming.Closed() }, nil
+}
+
+// ended takes a result that was just stored.
+func (r *runner) ended(m jetstream.Msg) error {
+	e, ok := readEnd(m.Subject(), m.Headers(), m.Data(), r.m.Batch)
 	if !ok {
 		return nil
 	}
@@ -267,12 +287,9 @@ func (r *runner) changed(s nats.Status) error {
 }
 
 // sweep looks at what only time changes.
-func (r *runner) sweep(ctx context.Context, sub *nats.Subscription, now time.Time) error {
+func (r *runner) sweep(ctx context.Context, now time.Time) error {
 	if err := r.submitAgain(againAtOnce); err != nil {
 		return err
-	}
-	if n, err := sub.Dropped(); err == nil && n != r.dropped {
-		r.dropped, r.news = n, time.Time{}
 	}
 	if len(r.pending) > 0 && now.Sub(r.news) > r.quiet && r.nc.IsConnected() {
 		r.lookUp(ctx, now)

@@ -35,7 +35,7 @@ type batchFlags struct {
 }
 
 func (f *batchFlags) config(a *app, p *batchProgress) (batch.Config, error) {
-	deadline, err := readDeadline(f.Deadline, time.Now())
+	deadline, err := readTime("--deadline", f.Deadline, time.Now())
 	if err != nil {
 		return batch.Config{}, usage(err)
 	}
