@@ -13,7 +13,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/vramjet/vramjet/schemas"
@@ -21,9 +20,6 @@ import (
 
 // maxLine is the longest line of a batch, in bytes.
 const maxLine = 8 << 20
-
-// maxCustomID is the longest custom_id, in bytes: it travels in a header.
-const maxCustomID = 256
 
 // kinds are what the requests of each endpoint are.
 var kinds = map[string]schemas.Kind{
@@ -249,8 +245,8 @@ func (l *line) request() (*request, error) {
 	switch {
 	case r.CustomID == "":
 		return nil, lineError("it has no custom_id")
-	case !validCustomID(r.CustomID):
-		return nil, lineError("its custom_id is not 1 to %d bytes of printable characters without space at its ends", maxCustomID)
+	case !schemas.ValidCustomID(r.CustomID):
+		return nil, lineError("its custom_id is not 1 to 256 printable characters without space at its ends")
 	case r.Method != "POST":
 		return nil, lineError("its method is %q, and must be POST", r.Method)
 	case !ok:
@@ -291,10 +287,6 @@ func (r *request) checkBody(kind schemas.Kind) error {
 		return lineError("body: %s", schemas.AsError(err).Message)
 	}
 	return nil
-}
-
-func validCustomID(id string) bool {
-	return len(id) <= maxCustomID && strings.TrimSpace(id) == id && !strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // ids finds custom_ids that stand twice: it remembers a hash and the line of each.

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // chatLine is a sound line.
@@ -59,7 +61,7 @@ func TestBadFiles(t *testing.T) {
 		"not UTF-8":        {strings.Replace(good, "hi", "h\xe9", 1) + "\n", "line 1: it is not UTF-8"},
 		"a wrong method":   {strings.Replace(good, "POST", "GET", 1), `line 1: its method is "GET", and must be POST`},
 		"no custom_id":     {strings.Replace(good, `"a"`, `""`, 1), "line 1: it has no custom_id"},
-		"a bad custom_id":  {strings.Replace(good, `"a"`, `"a\n"`, 1), "line 1: its custom_id is not 1 to 256 bytes of printable characters without space at its ends"},
+		"a bad custom_id":  {strings.Replace(good, `"a"`, `"a\n"`, 1), "line 1: its custom_id is not 1 to 256 printable characters without space at its ends"},
 		"no model":         {strings.Replace(good, `"model":"m",`, "", 1), "line 1: body.model: it is missing"},
 		"a stream":         {strings.Replace(good, `"model"`, `"stream":true,"model"`, 1), "line 1: body.stream: a batch does not stream"},
 		"no messages":      {strings.Replace(good, "messages", "massages", 1), "line 1: body: "},
@@ -97,7 +99,7 @@ func FuzzRequest(f *testing.F) {
 				continue
 			}
 			r, err := l.request()
-			if err == nil && (r.model == "" || !validCustomID(r.CustomID) || kinds[r.URL] == "") {
+			if err == nil && (r.model == "" || !schemas.ValidCustomID(r.CustomID) || kinds[r.URL] == "") {
 				t.Errorf("%q is taken as %+v", l.text, r)
 			}
 		}

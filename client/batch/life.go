@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -29,6 +30,9 @@ func codeOf(err error) jetstream.ErrorCode {
 
 // isFull reports whether the queue takes no more for now.
 func isFull(err error) bool {
+	if errors.Is(err, client.ErrFull) {
+		return true
+	}
 	switch codeOf(err) {
 	case codeStreamFull, codeNoMemory, codeNoStorage:
 		return true

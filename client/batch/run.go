@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -22,12 +23,15 @@ const (
 	maxQuiet    = 30 * time.Second // the same, when that was of no use before
 	patience    = 5 * time.Minute  // for a server that takes and tells nothing
 	maxBytes    = 64 << 20         // of jobs in flight
+	maxHeaders  = 4 << 10          // more than a job's are
 	againAtOnce = 32               // lines that are offered to a queue again which took none
 )
 
 // A runner runs a batch. It belongs to the goroutine of run.
 type runner struct {
 	*conn
+	ctx   context.Context //nolint:containedctx // of run
+	large *client.Client  // for what is too large for a message
 	cfg   *Config
 	m     *manifest
 	store *store
@@ -69,7 +73,11 @@ func newRunner(ctx context.Context, nc *nats.Conn, m *manifest, cfg *Config) (*r
 	if err != nil {
 		return nil, err
 	}
+	if r.large, err = client.New(nc, client.Options{Tenant: cfg.Tenant}); err != nil {
+		return nil, err //nolint:wrapcheck // the client says what is wrong
+	}
 	r.store, err = openStore(ctx, r.js, cfg.Tenant)
+	r.ctx = ctx
 	return r, err
 }
 
@@ -159,10 +167,38 @@ func (r *runner) submit(q *request) error {
 }
 
 func (r *runner) publish(f *flight) error {
+	if r.isLarge(f) {
+		if err := r.publishLarge(f); err != nil {
+			return r.notSubmitted(failedSubmit{f.name.String(), err}, time.Now())
+		}
+		return nil
+	}
 	if _, err := r.js.PublishMsgAsync(f.msg); err != nil {
 		return r.notSubmitted(failedSubmit{f.name.String(), err}, time.Now())
 	}
 	return nil
+}
+
+// isLarge reports whether a line is too large for a message.
+func (r *runner) isLarge(f *flight) bool {
+	return int64(len(f.msg.Data)) > r.nc.MaxPayload()-maxHeaders
+}
+
+// publishLarge submits a line whose body goes into the store of bodies.
+func (r *runner) publishLarge(f *flight) error {
+	flow, err := schemas.ParseJobSubject(f.msg.Subject)
+	if err != nil {
+		return err //nolint:wrapcheck // it is one that we made
+	}
+	keep, err := time.ParseDuration(r.m.Keep)
+	if err != nil {
+		return fmt.Errorf("read the manifest: %w", err)
+	}
+	_, err = r.large.Submit(r.ctx, client.Job{
+		Model: flow.Model, Class: flow.Class, ID: f.name.String(), Body: f.msg.Data, Kind: schemas.Kind(f.msg.Header.Get(schemas.HeaderKind)),
+		CustomID: f.msg.Header.Get(schemas.HeaderCustomID), Keep: keep, Deadline: r.cfg.Deadline,
+	})
+	return err //nolint:wrapcheck // the client says what it did
 }
 
 // message is a line as a job.
@@ -264,7 +300,7 @@ func (r *runner) notSubmitted(f failedSubmit, now time.Time) error {
 	err := f.err
 	r.trouble = err
 	switch full := isFull(err); {
-	case errors.Is(err, nats.ErrMaxPayload), isTooLarge(err):
+	case errors.Is(err, client.ErrTooLarge), isTooLarge(err):
 		delete(r.pending, f.job)
 		r.bytes -= len(flight.msg.Data)
 		return r.out.add(refusedEnd(flight, err))

@@ -44,7 +44,7 @@ type hall struct {
 
 func newHall(t *testing.T) *hall {
 	t.Helper()
-	h := &hall{T: t, srv: brokertest.Start(t), dir: t.TempDir()}
+	h := &hall{T: t, srv: brokertest.StartServer(t, embedded.Config{MaxPayload: 1 << 20}), dir: t.TempDir()}
 	h.nc = brokertest.Connect(t, h.srv)
 	h.js = brokertest.Setup(t, h.nc)
 	return h
@@ -300,6 +300,28 @@ func TestRunRefusesWhatIsNotItsOwn(t *testing.T) {
 	}
 	if _, err := Status(h.ctx(), h.nc, schemas.DefaultTenant, "batch_nobody"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the status of none: %v", err)
+	}
+}
+
+// TestLargeLines: what is too large for a message is run as well.
+func TestLargeLines(t *testing.T) {
+	h := newHall(t)
+	line := func(id string) string {
+		return strings.Replace(chatLine(id, "good"), "hi", strings.Repeat("x", int(h.nc.MaxPayload())), 1)
+	}
+	if h.nc.MaxPayload() > maxLine/2 {
+		t.Fatalf("the server takes %d bytes", h.nc.MaxPayload())
+	}
+	in, out := filepath.Join(h.dir, "in.jsonl"), filepath.Join(h.dir, "out.jsonl")
+	if err := os.WriteFile(in, []byte(line("line 0")+"\n"+line("line 1")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Submit(h.ctx(), h.nc, in, Config{}); err != nil {
+		t.Fatal(err)
+	}
+	h.serve()
+	if p := h.run(in, out, Config{}); p.OK != 2 {
+		t.Errorf("%+v", p)
 	}
 }
 

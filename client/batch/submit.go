@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -108,7 +109,7 @@ func (r *runner) submitGroup(ctx context.Context, in string, group []*flight, la
 		case ctx.Err() != nil:
 			return fmt.Errorf("submitted up to line %d, run it again to go on: %w", r.m.Submitted, context.Cause(ctx))
 		case err == nil:
-		case errors.Is(err, nats.ErrMaxPayload), isTooLarge(err):
+		case errors.Is(err, client.ErrTooLarge), isTooLarge(err):
 			return fmt.Errorf("line %d: the queue takes no job of its size: %w", left[0].name.line, err)
 		case len(left) < len(group), isFull(err):
 			since = time.Now()
@@ -143,23 +144,28 @@ func (r *runner) report(trouble error, submitted int) {
 
 // tryGroup submits jobs, and returns those that the queue has not taken, and why.
 func (r *runner) tryGroup(ctx context.Context, group []*flight) (left []*flight, last error) {
-	acks := make([]jetstream.PubAckFuture, len(group))
-	for i, f := range group {
+	acks := map[*flight]jetstream.PubAckFuture{}
+	for _, f := range group {
+		var ack jetstream.PubAckFuture
 		var err error
-		if acks[i], err = r.js.PublishMsgAsync(f.msg); err != nil {
-			last = err
+		if r.isLarge(f) {
+			err = r.publishLarge(f)
+		} else if ack, err = r.js.PublishMsgAsync(f.msg); err == nil {
+			acks[f] = ack
+		}
+		if err != nil {
+			left, last = append(left, f), err
 		}
 	}
-	for i, f := range group {
-		if acks[i] == nil {
-			left = append(left, f)
+	for _, f := range group {
+		ack := acks[f]
+		if ack == nil {
 			continue
 		}
 		select {
-		case <-acks[i].Ok():
+		case <-ack.Ok():
 			continue
-		case err := <-acks[i].Err():
-			last = err
+		case last = <-ack.Err():
 		case <-ctx.Done():
 		}
 		left = append(left, f)
