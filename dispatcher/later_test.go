@@ -66,6 +66,22 @@ func TestDelayedJobs(t *testing.T) {
 	s.wantDelayed(0)
 }
 
+// TestDueJobIsNotSentBack: what one leader moved into the queue, another whose clock is
+// behind takes as due.
+func TestDueJobIsNotSentBack(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	n := s.node("a", nil, "m")
+	s.submit("m", "later.1.2", schemas.HeaderLater, "j1", schemas.HeaderAt, in(time.Hour))
+	r := n.next()
+	if r.job() != "j1" {
+		t.Errorf("ran %s", r.job())
+	}
+	n.finish(r)
+	s.wantQueued(0)
+	s.wantDelayed(0)
+}
+
 // TestDelayedModelIsNotNeededYet: a job that was queued before it is due waits for its
 // time, also where no node has its model yet.
 func TestDelayedModelIsNotNeededYet(t *testing.T) {
@@ -223,7 +239,7 @@ func TestTooManyDelayedJobs(t *testing.T) {
 	s.wantQueued(0)
 }
 
-// TestSameIDOfTwoTenants: ids are a tenant's, also of jobs that are due at the same
+// TestDelayedJobsAreMovedOnce: ids are a tenant's, also of jobs that are due at the same
 // time; and a job that was moved already is not moved twice.
 func TestDelayedJobsAreMovedOnce(t *testing.T) {
 	s := newSystem(t)
