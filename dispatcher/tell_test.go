@@ -128,7 +128,7 @@ func TestEndsSayWhatTheJobWants(t *testing.T) {
 			s.submit("m", id, schemas.HeaderKind, "song", schemas.HeaderKeep, "90m", schemas.HeaderCustomID, "№ 1")
 		},
 		"cancelled": func(id string) {
-			s.submit("m", id, schemas.HeaderKeep, "90m", schemas.HeaderCustomID, "№ 1")
+			s.submit("nobody", id, schemas.HeaderKeep, "90m", schemas.HeaderCustomID, "№ 1")
 			s.ask("cancel", id, &schemas.JobInfo{})
 		},
 		"poison": func(id string) {

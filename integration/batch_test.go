@@ -181,7 +181,7 @@ func TestBatchSurvivesKills(t *testing.T) {
 		within(t, 2*patience, fmt.Sprintf("%d lines are begun", point), func() bool { began, _ := p.generations(); return began >= point+mayRepeat })
 		_, running := p.generations()
 		mayRepeat += running
-		name := ""
+		var name string
 		switch victim := victims[i] % 4; victim {
 		case 0:
 			name = "client"
@@ -233,7 +233,7 @@ func TestBatchSurvivesKills(t *testing.T) {
 	}
 }
 
-func (p *plant) kill(victim *process) {
+func (*plant) kill(victim *process) {
 	victim.signal(syscall.SIGKILL)
 	<-victim.done
 }

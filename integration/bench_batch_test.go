@@ -17,13 +17,13 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// benchLines is how many lines BenchmarkBatch has, if VRAMJET_BATCH_LINES does not say.
+// benchLines is how many lines BenchmarkBatch has, if BATCH_LINES does not say.
 const benchLines = 100_000
 
 // BenchmarkBatch runs a file of embeddings as a user would, and prints jobs a second
 // beside what the minimal path does in the same run, and the memory that it takes.
 func BenchmarkBatch(b *testing.B) {
-	lines, err := strconv.Atoi(cmp.Or(os.Getenv("VRAMJET_BATCH_LINES"), strconv.Itoa(benchLines)))
+	lines, err := strconv.Atoi(cmp.Or(os.Getenv("BATCH_LINES"), strconv.Itoa(benchLines)))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func (s *bench) interactive(n int) []time.Duration {
 			began := time.Now()
 			job := client.Chat("chat", "hi")
 			job.Class, job.Inbox = schemas.Interactive, true
-			stream, err := s.user.Client.Run(s.Context(), job)
+			stream, err := s.user.Run(s.Context(), job)
 			if err != nil {
 				s.Error(err)
 				times <- 0

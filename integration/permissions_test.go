@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/client/batch"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -91,6 +92,7 @@ func TestDocumentedPermissions(t *testing.T) {
 			t.Error("the tenant's job has no answer")
 		}
 	}
+	u.tenantBatch(as("acme"))
 	within(t, patience, "no body is left", func() bool { _, left := u.bodies(); return left == 0 })
 	for _, p := range []*process{d, w, again} {
 		if strings.Contains(p.output(), "not permitted") || strings.Contains(strings.ToLower(p.output()), "permissions violation") {
@@ -133,4 +135,40 @@ func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 		u.Fatal(err)
 	}
 	return r
+}
+
+// tenantBatch runs a batch as the documented tenant, and then does the rest that one can
+// do with a batch.
+func (u *user) tenantBatch(url string) {
+	u.Helper()
+	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
+	if err != nil {
+		u.Fatal(err)
+	}
+	defer nc.Close()
+	ctx, cancel := context.WithTimeout(u.Context(), patience)
+	defer cancel()
+	dir := u.TempDir()
+	in := filepath.Join(dir, "in.jsonl")
+	line := `{"custom_id":"%d","method":"POST","url":"/v1/completions","body":{"model":"permitted","prompt":"hi"}}` + "\n"
+	if err := os.WriteFile(in, fmt.Appendf(nil, line+line, 1, 2), 0o600); err != nil {
+		u.Fatal(err)
+	}
+	cfg := batch.Config{Tenant: "acme"}
+	p, err := batch.Run(ctx, nc, in, filepath.Join(dir, "out.jsonl"), cfg)
+	if err != nil || p.OK != 2 {
+		u.Fatalf("the tenant's batch: %+v, %v", p, err)
+	}
+	if p, err = batch.RetryErrors(ctx, nc, filepath.Join(dir, "out.jsonl"), nil, cfg); err != nil || p.OK != 2 {
+		u.Errorf("there is nothing to retry: %+v, %v", p, err)
+	}
+	if p, err = batch.Fetch(ctx, nc, "acme", p.Batch, filepath.Join(dir, "fetched.jsonl")); err != nil || p.OK != 2 {
+		u.Errorf("fetched %+v, %v", p, err)
+	}
+	if all, err := batch.List(ctx, nc, "acme"); err != nil || len(all) != 1 {
+		u.Errorf("listed %+v, %v", all, err)
+	}
+	if rec, err := batch.Status(ctx, nc, "acme", p.Batch); err != nil || rec.State != schemas.BatchCompleted {
+		u.Errorf("status %+v, %v", rec, err)
+	}
 }

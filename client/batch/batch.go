@@ -47,7 +47,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c *Config) check() error {
+func (c Config) check() error {
 	switch {
 	case !schemas.ValidToken(c.Tenant):
 		return fmt.Errorf("the tenant %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", c.Tenant)

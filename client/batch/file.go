@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -102,7 +103,7 @@ func Check(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the batch: %w", err)
 	}
-	defer in.Close() //nolint:errcheck // it was only read
+	defer in.Close()
 	if st, err := in.Stat(); err == nil && !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no file: a batch is read twice, and again when it is resumed", path)
 	}
@@ -162,8 +163,8 @@ func lineError(format string, args ...any) error {
 
 type wrongLine struct{ text string }
 
-func (e *wrongLine) Error() string   { return e.text }
-func (*wrongLine) Is(err error) bool { return err == errLine } //nolint:errorlint // Is is asked for this very error
+func (e *wrongLine) Error() string { return e.text }
+func (*wrongLine) Unwrap() error   { return errLine }
 
 // lines reads lines, and stops after an error that is no line's.
 func lines(in io.Reader) func(yield func(line, error) bool) {
@@ -247,7 +248,7 @@ func (l *line) request() (*request, error) {
 		return nil, lineError("it has no custom_id")
 	case !schemas.ValidCustomID(r.CustomID):
 		return nil, lineError("its custom_id is not 1 to 256 printable characters without space at its ends")
-	case r.Method != "POST":
+	case r.Method != http.MethodPost:
 		return nil, lineError("its method is %q, and must be POST", r.Method)
 	case !ok:
 		return nil, lineError("its url is %q, and must be one of /v1/chat/completions, /v1/completions and /v1/embeddings", r.URL)

@@ -67,7 +67,7 @@ func localEnd(name jobName, customID string, status schemas.Status, err *schemas
 
 // announce stores the record of the batch, unless it is there, and tells that it began.
 func (r *runner) announce(ctx context.Context) error {
-	old, err := r.store.get(ctx, r.m.Batch)
+	old, revision, err := r.store.get(ctx, r.m.Batch)
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
@@ -77,7 +77,7 @@ func (r *runner) announce(ctx context.Context) error {
 		return nil
 	}
 	r.m.State, r.m.OK, r.m.Failed, r.m.At = schemas.BatchInProgress, r.out.answered, r.out.failed, time.Now().UTC()
-	if err := r.store.put(ctx, &r.m.BatchRecord); err != nil {
+	if err := r.store.put(ctx, &r.m.BatchRecord, revision); err != nil {
 		return err
 	}
 	if old == nil {
@@ -88,10 +88,9 @@ func (r *runner) announce(ctx context.Context) error {
 
 // tell updates the record, and hears whether somebody cancelled the batch.
 func (r *runner) tell(ctx context.Context) {
-	err := r.store.change(ctx, r.m.Batch, func(rec *schemas.BatchRecord) bool {
+	err := r.store.change(ctx, r.m.Batch, func(rec *schemas.BatchRecord) {
 		r.stopped = r.stopped || rec.State == schemas.BatchCancelled
 		rec.OK, rec.Failed, rec.At, rec.Round = r.out.answered, r.out.failed, time.Now().UTC(), r.m.Round
-		return true
 	})
 	if err != nil && !isConflict(err) {
 		r.trouble = err
@@ -110,12 +109,11 @@ func (r *runner) complete(ctx context.Context) error {
 	var err error
 	const tries = 5
 	for range tries {
-		err = r.store.change(ctx, r.m.Batch, func(rec *schemas.BatchRecord) bool {
+		err = r.store.change(ctx, r.m.Batch, func(rec *schemas.BatchRecord) {
 			if rec.State == schemas.BatchCancelled {
 				state = schemas.BatchCancelled
 			}
 			rec.State, rec.OK, rec.Failed, rec.At, rec.Round = state, r.out.answered, r.out.failed, time.Now().UTC(), r.m.Round
-			return true
 		})
 		if !isConflict(err) {
 			break

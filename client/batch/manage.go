@@ -17,7 +17,7 @@ import (
 
 // List returns the batches of a tenant, the newest first.
 func List(ctx context.Context, nc *nats.Conn, tenant string) ([]schemas.BatchRecord, error) {
-	_, s, err := openBoth(ctx, nc, tenant)
+	s, err := openStore(nc, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -27,16 +27,16 @@ func List(ctx context.Context, nc *nats.Conn, tenant string) ([]schemas.BatchRec
 // Status returns what is known of a batch. How many lines have their result is as of
 // At, unless nobody runs it: then the stored results are counted.
 func Status(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.BatchRecord, error) {
-	c, s, err := openBoth(ctx, nc, tenant)
+	s, err := openStore(nc, tenant)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := s.get(ctx, batch)
+	rec, revision, err := s.get(ctx, batch)
 	if err != nil || rec.State == schemas.BatchCompleted || time.Since(rec.At) < 2*heartbeat {
 		return rec, err
 	}
 	ok, failed := 0, 0
-	err = c.results(ctx, rec, &lineSet{}, func(e *ended) error {
+	err = s.results(ctx, rec, &lineSet{}, func(e *ended) error {
 		if e.status == schemas.StatusOK {
 			ok++
 		} else {
@@ -49,8 +49,8 @@ func Status(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.
 	}
 	if rec.State == schemas.BatchInProgress && rec.OK+rec.Failed == rec.Jobs {
 		rec.State = schemas.BatchCompleted
-		err = errors.Join(err, s.put(ctx, rec))
-		publishEvent(c, "completed", rec, rec.OK, rec.Failed)
+		err = errors.Join(err, s.put(ctx, rec, revision))
+		publishEvent(s.conn, "completed", rec, rec.OK, rec.Failed)
 	}
 	return rec, err
 }
@@ -84,11 +84,11 @@ func (c *conn) results(ctx context.Context, rec *schemas.BatchRecord, has *lineS
 // does: on any machine, and without the file of requests. It returns how far the batch
 // is.
 func Fetch(ctx context.Context, nc *nats.Conn, tenant, batch, out string) (p Progress, err error) {
-	c, s, err := openBoth(ctx, nc, tenant)
+	s, err := openStore(nc, tenant)
 	if err != nil {
 		return p, err
 	}
-	rec, err := s.get(ctx, batch)
+	rec, _, err := s.get(ctx, batch)
 	if err != nil {
 		return p, err
 	}
@@ -113,7 +113,7 @@ func Fetch(ctx context.Context, nc *nats.Conn, tenant, batch, out string) (p Pro
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	has := &lineSet{bits: slices.Clone(o.done.bits)}
-	if err := c.results(ctx, rec, has, o.add); err != nil {
+	if err := s.results(ctx, rec, has, o.add); err != nil {
 		return p, err
 	}
 	return Progress{Batch: batch, Jobs: rec.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes}, nil
@@ -122,19 +122,18 @@ func Fetch(ctx context.Context, nc *nats.Conn, tenant, batch, out string) (p Pro
 // Cancel has nothing more of a batch run: what waits and what runs ends as cancelled.
 // What has its result keeps it.
 func Cancel(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.BatchRecord, error) {
-	c, s, err := openBoth(ctx, nc, tenant)
+	s, err := openStore(nc, tenant)
 	if err != nil {
 		return nil, err
 	}
 	var rec *schemas.BatchRecord
 	const tries = 10 // somebody else may be just about to change it
 	for range tries {
-		err = s.change(ctx, batch, func(r *schemas.BatchRecord) bool {
+		err = s.change(ctx, batch, func(r *schemas.BatchRecord) {
 			rec = r
 			if r.State == schemas.BatchInProgress {
 				r.State, r.At = schemas.BatchCancelled, time.Now().UTC()
 			}
-			return true
 		})
 		if !isConflict(err) {
 			break
@@ -146,8 +145,8 @@ func Cancel(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.
 	if rec.State == schemas.BatchCompleted {
 		return rec, fmt.Errorf("%s is completed: there is nothing to cancel", batch)
 	}
-	publishEvent(c, "cancelled", rec, rec.OK, rec.Failed)
-	return rec, c.purge(ctx, batch)
+	publishEvent(s.conn, "cancelled", rec, rec.OK, rec.Failed)
+	return rec, s.purge(ctx, batch)
 }
 
 // RetryErrors runs the lines of a completed batch again that failed: all, or those
@@ -205,16 +204,12 @@ func (o *outputs) split(codes []schemas.Code) (kept []byte, again int, err error
 	return kept, again, err
 }
 
-func openBoth(ctx context.Context, nc *nats.Conn, tenant string) (*conn, *store, error) {
+func openStore(nc *nats.Conn, tenant string) (*store, error) {
 	if !schemas.ValidToken(tenant) {
-		return nil, nil, fmt.Errorf("the tenant %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", tenant)
+		return nil, fmt.Errorf("the tenant %q is not 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'", tenant)
 	}
 	c, err := open(nc, tenant)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := openStore(ctx, c.js, tenant)
-	return c, s, err
+	return &store{c}, err
 }
 
 // purge ends what waits and what runs of a batch.

@@ -3,11 +3,13 @@ package batch
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"time"
 
@@ -59,7 +61,7 @@ var statusCodes = map[schemas.Code]int{
 func (e *ended) entry() (entry, schemas.Code) {
 	out := entry{ID: e.job, CustomID: e.customID}
 	if e.status == schemas.StatusOK {
-		out.Response = &response{StatusCode: 200, RequestID: e.job, Body: e.body}
+		out.Response = &response{StatusCode: http.StatusOK, RequestID: e.job, Body: e.body}
 		return out, ""
 	}
 	var f struct {
@@ -68,21 +70,17 @@ func (e *ended) entry() (entry, schemas.Code) {
 	if err := json.Unmarshal(e.body, &f); err != nil || f.Error == nil {
 		f.Error = schemas.Errorf(schemas.Internal, "it ended as %q without an error", e.status)
 	}
-	switch code := f.Error.Code; {
-	case e.status == schemas.StatusCancelled:
+	switch e.status {
+	case schemas.StatusCancelled:
 		out.Error = &failure{cancelled, f.Error.Message}
-	case e.status == schemas.StatusExpired:
+	case schemas.StatusExpired:
 		out.Error = &failure{expired, f.Error.Message}
 	default:
-		status := statusCodes[code]
-		if status == 0 {
-			status = 500
-		}
 		body := e.body
 		if !json.Valid(body) {
 			body = []byte("null")
 		}
-		out.Response = &response{StatusCode: status, RequestID: e.job, Body: body}
+		out.Response = &response{StatusCode: cmp.Or(statusCodes[f.Error.Code], http.StatusInternalServerError), RequestID: e.job, Body: body}
 	}
 	return out, f.Error.Code
 }
@@ -149,7 +147,7 @@ func (o *outputs) tally(e *entry) {
 	o.codes[e.code()]++
 }
 
-func (e *entry) ok() bool { return e.Response != nil && e.Response.StatusCode == 200 }
+func (e *entry) ok() bool { return e.Response != nil && e.Response.StatusCode == http.StatusOK }
 
 // code is why a line failed.
 func (e *entry) code() schemas.Code {
@@ -292,12 +290,6 @@ func (s *lineSet) add(line int) bool {
 
 func (s *lineSet) has(line int) bool {
 	return line/64 < len(s.bits) && s.bits[line/64]&(1<<(line%64)) != 0
-}
-
-func (s *lineSet) remove(line int) {
-	if line/64 < len(s.bits) {
-		s.bits[line/64] &^= 1 << (line % 64)
-	}
 }
 
 // exists reports whether there is a file that has something in it.

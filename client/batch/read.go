@@ -22,7 +22,7 @@ func read(path string) (requests <-chan next, closeFile func(), err error) {
 	out, stop := make(chan next), make(chan struct{})
 	var ended sync.WaitGroup
 	ended.Go(func() {
-		defer in.Close() //nolint:errcheck // it was only read
+		defer in.Close()
 		defer close(out)
 		readAll(in, func(n next) bool {
 			select {

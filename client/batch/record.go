@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/client"
@@ -57,7 +59,7 @@ func replaceFile(name string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // it was renamed, or is of no use
+	defer os.Remove(tmp.Name()) // it was renamed, or is of no use
 	_, err = tmp.Write(data)
 	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -100,110 +102,125 @@ func begin(out string, f *File, cfg *Config) (m *manifest, fresh bool, err error
 	return m, true, m.write(out)
 }
 
-const bucket = "VJ_BATCHES"
+// Records are keys and values of a bucket. They are read and written by their
+// subjects, since what the NATS client does for a bucket needs rights on the bucket as
+// a whole, and a tenant has none but on its own keys.
+const (
+	bucketStream  = "KV_VJ_BATCHES"
+	bucketSubject = "$KV.VJ_BATCHES."
+)
 
 // A store keeps the records of batches.
-type store struct {
-	kv     jetstream.KeyValue
-	tenant string
-}
-
-func openStore(ctx context.Context, js jetstream.JetStream, tenant string) (*store, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	kv, err := js.KeyValue(ctx, bucket)
-	switch {
-	case errors.Is(err, jetstream.ErrBucketNotFound), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return nil, fmt.Errorf("open the batches: %w: there is no bucket %s (is a dispatcher set up on this server and account?)", client.ErrNoVramjet, bucket)
-	case err != nil:
-		return nil, fmt.Errorf("open the batches: %w", err)
-	}
-	return &store{kv, tenant}, nil
-}
+type store struct{ *conn }
 
 // apiTimeout bounds a request to the server.
 const apiTimeout = 10 * time.Second
 
-func (s *store) key(batch string) string { return s.tenant + "." + batch }
+func (s *store) subject(batch string) string { return bucketSubject + s.tenant + "." + batch }
 
-// put stores a record.
-func (s *store) put(ctx context.Context, r *schemas.BatchRecord) error {
+// put stores a record: a new one where revision is 0, else one that nobody changed
+// since it was read. Where somebody did it is an error that isConflict knows.
+func (s *store) put(ctx context.Context, r *schemas.BatchRecord, revision uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("store the batch: %w", err)
 	}
-	if _, err := s.kv.Put(ctx, s.key(r.Batch), data); err != nil {
+	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: s.subject(r.Batch), Data: data}, jetstream.WithExpectLastSequencePerSubject(revision))
+	switch {
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("store the batch: %w", errNoBucket)
+	case err != nil:
 		return fmt.Errorf("store the batch: %w", err)
 	}
 	return nil
 }
 
-// get reads a record.
-func (s *store) get(ctx context.Context, batch string) (*schemas.BatchRecord, error) {
-	r, _, err := s.read(ctx, batch)
-	return r, err
-}
+var errNoBucket = fmt.Errorf("%w: there is no bucket VJ_BATCHES (is a dispatcher set up on this server and account?)", client.ErrNoVramjet)
 
-// read reads a record, and at which revision it is.
-func (s *store) read(ctx context.Context, batch string) (*schemas.BatchRecord, uint64, error) {
+// get reads a record, and at which revision it is.
+func (s *store) get(ctx context.Context, batch string) (*schemas.BatchRecord, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	if !ValidID(batch) {
 		return nil, 0, fmt.Errorf("%w: %q is no id of a batch", ErrNotFound, batch)
 	}
-	e, err := s.kv.Get(ctx, s.key(batch))
+	m, err := s.nc.RequestWithContext(ctx, directGet+bucketStream+"."+s.subject(batch), nil)
 	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound):
-		return nil, 0, fmt.Errorf("%w as %s of the tenant %s", ErrNotFound, batch, s.tenant)
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, 0, fmt.Errorf("read the batch: %w", errNoBucket)
 	case err != nil:
 		return nil, 0, fmt.Errorf("read the batch: %w", err)
 	}
-	r := &schemas.BatchRecord{}
-	if err := json.Unmarshal(e.Value(), r); err != nil {
-		return nil, 0, fmt.Errorf("the record of %s is none: %w", batch, err)
+	switch status := m.Header.Get("Status"); status {
+	case "":
+	case "404":
+		return nil, 0, fmt.Errorf("%w as %s of the tenant %s", ErrNotFound, batch, s.tenant)
+	default:
+		return nil, 0, fmt.Errorf("read the batch: the server says %s %s", status, m.Header.Get("Description"))
 	}
-	return r, e.Revision(), nil
+	revision, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the batch: its sequence: %w", err)
+	}
+	r, err := readRecord(m.Data)
+	return r, revision, err
 }
 
-// change changes a record, where do says so, unless somebody else changes it at the
-// same time: then it is an error that isConflict knows.
-func (s *store) change(ctx context.Context, batch string, do func(*schemas.BatchRecord) bool) error {
-	r, revision, err := s.read(ctx, batch)
-	if err != nil || !do(r) {
+func readRecord(data []byte) (*schemas.BatchRecord, error) {
+	r := &schemas.BatchRecord{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("the record of a batch is none: %w", err)
+	}
+	return r, nil
+}
+
+// change changes a record, unless somebody else changes it at the same time: then it
+// is an error that isConflict knows.
+func (s *store) change(ctx context.Context, batch string, do func(*schemas.BatchRecord)) error {
+	r, revision, err := s.get(ctx, batch)
+	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("store the batch: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	if _, err := s.kv.Update(ctx, s.key(batch), data, revision); err != nil {
-		return fmt.Errorf("store the batch: %w", err)
-	}
-	return nil
+	do(r)
+	return s.put(ctx, r, revision)
 }
 
 func isConflict(err error) bool { return codeOf(err) == jetstream.JSErrCodeStreamWrongLastSequence }
 
 // list returns the records of a tenant, the newest first.
 func (s *store) list(ctx context.Context) ([]schemas.BatchRecord, error) {
-	keys, err := s.kv.ListKeysFiltered(ctx, s.tenant+".*")
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	cons, err := s.js.OrderedConsumer(ctx, bucketStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{s.subject("*")}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, InactiveThreshold: time.Minute,
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("list the batches: %w", errNoBucket)
+	case err != nil:
+		return nil, fmt.Errorf("list the batches: %w", err)
+	}
+	msgs, err := cons.Messages()
 	if err != nil {
 		return nil, fmt.Errorf("list the batches: %w", err)
 	}
+	defer msgs.Stop()
 	var all []schemas.BatchRecord
-	for key := range keys.Keys() {
-		r, err := s.get(ctx, key[len(s.tenant)+1:])
-		if errors.Is(err, ErrNotFound) {
-			continue // it expired just now
-		}
+	for left := cons.CachedInfo().NumPending; left > 0; {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return nil, errors.Join(err, keys.Stop())
+			return nil, fmt.Errorf("list the batches: %w", err)
 		}
-		all = append(all, *r)
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, fmt.Errorf("list the batches: %w", err)
+		}
+		left = meta.NumPending
+		if r, err := readRecord(m.Data()); err == nil && r.Batch != "" {
+			all = append(all, *r)
+		}
 	}
 	slices.SortFunc(all, func(a, b schemas.BatchRecord) int { return b.Created.Compare(a.Created) })
 	return all, nil

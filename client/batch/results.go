@@ -2,15 +2,13 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
+	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -49,11 +47,7 @@ const page = 500
 func (c *conn) stored(ctx context.Context, jobs []jobName, do func(*ended) error) error {
 	for len(jobs) > 0 {
 		n := min(page, len(jobs))
-		subjects := make([]string, n)
-		for i, j := range jobs[:n] {
-			subjects[i] = schemas.EndSubject(c.tenant, j.String())
-		}
-		if err := c.storedPage(ctx, subjects, jobs[0].batch, do); err != nil {
+		if err := c.storedPage(ctx, jobs[:n], do); err != nil {
 			return err
 		}
 		jobs = jobs[n:]
@@ -61,40 +55,54 @@ func (c *conn) stored(ctx context.Context, jobs []jobName, do func(*ended) error
 	return nil
 }
 
-func (c *conn) storedPage(ctx context.Context, subjects []string, batch string, do func(*ended) error) error {
+// storedPage asks for each end by its subject, which is all that a tenant may ask for,
+// and waits for the answers together.
+func (c *conn) storedPage(ctx context.Context, jobs []jobName, do func(*ended) error) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	for {
-		msgs, err := jetstreamext.GetLastMsgsFor(ctx, c.js, resultsStream, subjects)
-		if err != nil {
+	inbox := c.nc.NewInbox()
+	answers := make(chan *nats.Msg, len(jobs))
+	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return fmt.Errorf("read results: %w", err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
+	for _, j := range jobs {
+		if err := c.nc.PublishRequest(directGet+resultsStream+"."+schemas.EndSubject(c.tenant, j.String()), inbox, nil); err != nil {
 			return fmt.Errorf("read results: %w", err)
 		}
-		more := false
-		got := map[string]bool{}
-		for m, err := range msgs {
-			if errors.Is(err, jetstreamext.ErrNoMessages) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("read results: %w", err)
-			}
-			got[m.Subject] = true
-			more = m.Header.Get(pendingHeader) != "0"
-			if e, ok := readEnd(m.Subject, m.Header, m.Data, batch); ok {
-				if err := do(e); err != nil {
-					return err
-				}
-			}
-		}
-		if !more { // else they were more bytes than the server gives at once
-			return nil
-		}
-		subjects = slices.DeleteFunc(subjects, func(s string) bool { return got[s] })
 	}
+	for range jobs {
+		select {
+		case m := <-answers:
+			if err := c.storedOne(m, jobs[0].batch, do); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("read results: %w", ctx.Err())
+		}
+	}
+	return nil
 }
 
-// pendingHeader says how many of what was asked for are still to come.
-const pendingHeader = "Nats-Num-Pending"
+// directGet begins the subject that gives the last message of a subject of a stream.
+const directGet = "$JS.API.DIRECT.GET."
+
+func (*conn) storedOne(m *nats.Msg, batch string, do func(*ended) error) error {
+	switch status := m.Header.Get("Status"); status {
+	case "":
+	case "404":
+		return nil
+	case "503":
+		return fmt.Errorf("read results: %w: there is no stream %s", client.ErrNoVramjet, resultsStream)
+	default:
+		return fmt.Errorf("read results: the server says %s %s", status, m.Header.Get("Description"))
+	}
+	if e, ok := readEnd(m.Header.Get(jetstream.SubjectHeader), m.Header, m.Data, batch); ok {
+		return do(e)
+	}
+	return nil
+}
 
 // A conn is a connection, and whose batches are run on it.
 type conn struct {

@@ -76,9 +76,8 @@ func newRunner(ctx context.Context, nc *nats.Conn, m *manifest, cfg *Config) (*r
 	if r.large, err = client.New(nc, client.Options{Tenant: cfg.Tenant}); err != nil {
 		return nil, err //nolint:wrapcheck // the client says what is wrong
 	}
-	r.store, err = openStore(ctx, r.js, cfg.Tenant)
-	r.ctx = ctx
-	return r, err
+	r.store, r.ctx = &store{r.conn}, ctx
+	return r, nil
 }
 
 // run runs what has no result yet.

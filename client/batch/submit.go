@@ -75,7 +75,7 @@ func (r *runner) submitAll(ctx context.Context, in string) error {
 	}
 	defer closeFile()
 	var group []*flight
-	bytes, last := 0, 0
+	bytes := 0
 	for q := range requests {
 		if q.err != nil {
 			return q.err
@@ -88,11 +88,11 @@ func (r *runner) submitAll(ctx context.Context, in string) error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", q.line, err)
 		}
-		group, bytes, last = append(group, &flight{name, msg}), bytes+len(msg.Data), q.line
+		group, bytes = append(group, &flight{name, msg}), bytes+len(msg.Data)
 		if len(group) < r.cfg.InFlight && bytes < maxBytes {
 			continue
 		}
-		if err := r.submitGroup(ctx, in, group, last); err != nil {
+		if err := r.submitGroup(ctx, in, group, q.line); err != nil {
 			return err
 		}
 		group, bytes = group[:0], 0

@@ -28,7 +28,7 @@ func TestJobs(t *testing.T) {
 		{"jobs-status.json", []string{"jobs", "status", "j1", "--json"}},
 		{"jobs-cancel.out", []string{"jobs", "cancel", "j1"}},
 		{"jobs-why.out", []string{"jobs", "why", "j1"}},
-		{"jobs-why.json", []string{"jobs", "why", "j1", "-o", "json"}},
+		{"jobs-why.json", []string{"jobs", "why", "j1", "--output", "json"}},
 		{"queue.out", []string{"queue"}},
 		{"queue.json", []string{"queue", "--json"}},
 	} {
