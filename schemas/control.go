@@ -19,9 +19,10 @@ type OfferAnswer struct {
 	State *NodeState `json:"state,omitempty"`
 }
 
-// A JobRequest is the body of the api verbs cancel, status and why.
+// A JobRequest is the body of the api verbs cancel, status, why and show.
 type JobRequest struct {
-	Job string `json:"job"`
+	Job  string `json:"job"`
+	Body bool   `json:"body,omitempty"` // show the request as well
 }
 
 // A JobState says where a job is.
@@ -87,11 +88,13 @@ type FlowInfo struct {
 	Model   string `json:"model"`
 	Waiting int    `json:"waiting"`
 	Running int    `json:"running"` // fetched, and not over
+	Paused  bool   `json:"paused,omitempty"`
 }
 
 // FlowList answers the api verb list.
 type FlowList struct {
-	Flows []FlowInfo `json:"flows"`
+	Flows  []FlowInfo `json:"flows"`
+	Pauses []Pause    `json:"pauses,omitempty"` // of the tenant, also where nothing waits
 }
 
 // MarshalJSON writes w with an empty list in place of a nil one.

@@ -22,9 +22,12 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files: a diff there is a change of the protocol")
 
 var (
-	goldenRun   = Run{Node: "gpu-1", Backend: "ollama", Attempt: 2, QueuedMS: 12, LoadMS: 3400, TTFTMS: 3600, TotalMS: 9000, TokensPerSec: 87.5}
-	goldenError = &Error{Message: "messages.0.role: is missing", Type: "invalid_request_error", Code: InvalidRequest, Param: "messages.0.role"}
-	goldenState = NodeState{
+	goldenRun    = Run{Node: "gpu-1", Backend: "ollama", Attempt: 2, QueuedMS: 12, LoadMS: 3400, TTFTMS: 3600, TotalMS: 9000, TokensPerSec: 87.5}
+	goldenError  = &Error{Message: "messages.0.role: is missing", Type: "invalid_request_error", Code: InvalidRequest, Param: "messages.0.role"}
+	goldenTime   = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	goldenFilter = Filter{Class: Batch, Model: "qwen3:*"}
+	goldenPause  = Pause{Filter: goldenFilter, By: "ana@desk", Since: goldenTime}
+	goldenState  = NodeState{
 		Node: "gpu-1", Boot: "b7Kq", Seq: 41, At: time.Date(2026, 1, 2, 15, 4, 5, 600_000_000, time.UTC), Version: "0.1.0", Draining: true, DeviceSource: "nvml 580.159.04",
 		Devices: []Device{
 			{
@@ -60,14 +63,31 @@ var goldens = map[string]any{
 		Node: "gpu-1", Backend: "ollama", Attempt: 2, Status: StatusError, Code: OutOfMemory, Tokens: 420, Cost: 0.0002, CustomID: "request 17",
 	},
 	"offer-answer": &OfferAnswer{Accepted: true, Reason: "no room", Seq: 42, State: &goldenState},
-	"job-request":  &JobRequest{Job: "j1"},
+	"job-request":  &JobRequest{Job: "j1", Body: true},
 	"job-info":     &JobInfo{Job: "j1", State: JobDelayed, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1, Due: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)},
 	"why": &Why{
 		JobInfo: JobInfo{Job: "j1", State: JobQueued, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1, Due: time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)}, Class: Batch, WaitedMS: 252_000, Before: 36, Reason: "llama3.1:8b is not in memory, and needs 5.6 GiB",
 		Why:  []string{"gpu-1/ollama: needs 5.6 GiB: qwen3:4b is in use, and gives way in 1m48s at the latest"},
 		Next: "it is loaded on gpu-1/ollama in about 1m48s, which takes about 12s", ETAMS: new(int64), Fix: []string{"vramjet models ls"},
 	},
-	"flow-list":       &FlowList{Flows: []FlowInfo{{Class: Batch, Model: "llama3.1:8b", Waiting: 12, Running: 2}}},
+	"flow-list": &FlowList{
+		Flows:  []FlowInfo{{Class: Batch, Model: "llama3.1:8b", Waiting: 12, Running: 2, Paused: true}},
+		Pauses: []Pause{goldenPause},
+	},
+	"jobs-request": &JobsRequest{Filter: goldenFilter, State: JobQueued, Since: goldenTime, Limit: 100, Before: 41},
+	"job-list": &JobList{Next: 17, Jobs: []JobEntry{{
+		JobInfo: JobInfo{Job: "j1", State: JobRunning, Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 1, Due: goldenTime},
+		Class:   Batch, Code: OutOfMemory, At: goldenTime,
+	}}},
+	"job-details": &JobDetails{
+		JobInfo: JobInfo{Job: "j1", State: JobState(StatusError), Node: "gpu-1", Backend: "ollama", Model: "llama3.1:8b", Attempt: 2, Due: goldenTime},
+		Class:   Batch, Submitted: goldenTime, Ended: goldenTime.Add(9 * time.Second), Headers: map[string]string{"Vj-Timeout": "90s"},
+		Run: &goldenRun, Failure: goldenError, Body: json.RawMessage(`"Why is the sky blue?"`),
+	},
+	"pause-request":   &PauseRequest{Filter: goldenFilter, By: "ana@desk"},
+	"pause-list":      &PauseList{Pauses: []Pause{goldenPause}},
+	"purge-request":   &PurgeRequest{Filter: goldenFilter, Prefix: "batch_7-", Running: true, DryRun: true, From: 17, Through: 41},
+	"purge-step":      &PurgeStep{Waiting: 256, Running: 2, Next: 300, Through: 4100},
 	"api-error":       &APIError{Error: goldenError},
 	"control-request": &ControlRequest{Do: "load", Backend: "ollama", Model: "llama3.1:8b"},
 	"cancel":          &Cancel{Attempt: 2, Void: true},
@@ -178,7 +198,7 @@ func TestEveryMessageHasAGoldenFile(t *testing.T) {
 	for _, message := range goldens {
 		showFields(reflect.ValueOf(message), shown)
 	}
-	for _, file := range []string{"control.go", "errors.go", "event.go", "node.go", "rpc.go"} {
+	for _, file := range []string{"api.go", "control.go", "errors.go", "event.go", "node.go", "rpc.go"} {
 		for name, typ := range structTypes(t, file) {
 			tagged := slices.ContainsFunc(typ.Fields.List, func(f *ast.Field) bool { return f.Tag != nil })
 			in := slices.ContainsFunc(slices.Collect(maps.Keys(shown)), func(field string) bool { return strings.HasPrefix(field, name+".") })
@@ -246,7 +266,7 @@ func TestSchemasMatchTheTypes(t *testing.T) {
 		s := readSchema(t, name)
 		compareMembers(t, name, reflect.TypeOf(message).Elem(), s)
 		defs, _ := s["$defs"].(map[string]any)
-		for def, typ := range map[string]any{"device": Device{}, "backend": Backend{}, "model": Model{}, "running": RunningJob{}, "reservation": Reservation{}, "flow": FlowInfo{}, "served": RPCModel{}, "failed": RPCFailure{}} {
+		for def, typ := range map[string]any{"device": Device{}, "backend": Backend{}, "model": Model{}, "running": RunningJob{}, "reservation": Reservation{}, "flow": FlowInfo{}, "entry": JobEntry{}, "pause": Pause{}, "served": RPCModel{}, "failed": RPCFailure{}} {
 			if d, ok := defs[def].(map[string]any); ok {
 				compareMembers(t, def, reflect.TypeOf(typ), d)
 			}
@@ -301,6 +321,14 @@ func TestSchemasRefuse(t *testing.T) {
 		{"rpc-pressure-report", `{"kv_used":2}`},
 		{"rpc-error", `{"error":{"code":"auth"}}`},
 		{"offer-answer", `{"accepted":1,"seq":1}`},
+		{"jobs-request", `{"state":"ok"}`},
+		{"jobs-request", `{"limit":1001}`},
+		{"job-list", `{"jobs":[{"job":"j1"}]}`},
+		{"job-details", `{"job":"j1","state":"queued","ended":"soon"}`},
+		{"pause-request", `{"class":"urgent"}`},
+		{"pause-list", `{"pauses":[{"model":"m"}]}`},
+		{"purge-request", `{"prefix":"a b"}`},
+		{"purge-step", `{"waiting":-1,"running":0,"through":1}`},
 	} {
 		if err := validate(c.name, []byte(c.message)); err == nil || AsError(err).Code != InvalidRequest {
 			t.Errorf("%s: %s: got %v, want invalid_request", c.name, c.message, err)
@@ -314,7 +342,7 @@ func TestEmptyStateIsValid(t *testing.T) {
 	if err := validate("node-state", encode(t, s)); err != nil {
 		t.Error(err)
 	}
-	for _, v := range []any{&NodeState{Node: "n", Boot: "b"}, Why{}, FlowList{}} {
+	for _, v := range []any{&NodeState{Node: "n", Boot: "b"}, Why{}, FlowList{}, JobList{}, PauseList{}} {
 		if text := encode(t, v); bytes.Contains(text, []byte("null")) {
 			t.Errorf("an empty %T has a null: %s", v, text)
 		}

@@ -27,6 +27,7 @@ const (
 	HeaderAttempt = "Vj-Attempt" // from 1; a reader keeps the highest and drops the rest
 	HeaderSeq     = "Vj-Seq"     // from 0 in each attempt, without gaps
 	HeaderStatus  = "Vj-Status"  // on an end: a Status
+	HeaderCode    = "Vj-Code"    // on an end that is not ok: the Code of its error
 	HeaderTTL     = "Nats-TTL"   // on one that is stored: how long, in seconds
 )
 
@@ -42,7 +43,7 @@ const (
 	HeaderBackend = "Vj-Backend" // the backend to run it on
 	HeaderEvict   = "Vj-Evict"   // a backend and a model to unload first, see Victim; may stand several times
 	HeaderWaited  = "Vj-Waited"  // how long the job waited in the queue, in ms
-	HeaderFlow    = "Vj-Flow"    // the job's subject in the queue
+	HeaderFlow    = "Vj-Flow"    // the job's subject in the queue; also on an end
 )
 
 // HeaderLease stands on a go: how long the lease still lasts at least, in ms.
