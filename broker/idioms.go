@@ -2,12 +2,14 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Headers of JetStream that are used here.
@@ -121,6 +123,40 @@ func LastMsg(ctx context.Context, nc *nats.Conn, stream, subject string) (*nats.
 	}
 	msg.Subject, msg.Reply = msg.Header.Get(headerSubject), ""
 	return msg, true, nil
+}
+
+// HasSeq reports whether a stream has a message of a sequence now. Other than with
+// LastMsg it is the stream's leader who answers. It tries again until ctx ends: give
+// ctx a deadline.
+func HasSeq(ctx context.Context, nc *nats.Conn, stream string, seq uint64) (bool, error) {
+	ask := &nats.Msg{
+		Subject: "$JS.API.STREAM.MSG.GET." + stream,
+		Data:    strconv.AppendUint([]byte(`{"seq":`), seq, 10),
+	}
+	ask.Data = append(ask.Data, '}')
+	_, err := request(ctx, nc, ask, func(reply *nats.Msg) error {
+		var got struct {
+			Message *struct{}           `json:"message"`
+			Error   *jetstream.APIError `json:"error"`
+		}
+		switch err := json.Unmarshal(reply.Data, &got); {
+		case err != nil:
+			return fmt.Errorf("read the answer: %w", err)
+		case got.Error != nil:
+			return got.Error
+		case got.Message == nil:
+			return errors.New("the answer has no message")
+		default:
+			return nil
+		}
+	})
+	if codeOf(err) == jetstream.JSErrCodeMessageNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up message %d of %s: %w", seq, stream, err)
+	}
+	return true, nil
 }
 
 // Has reports whether a stream has a message of a subject. See LastMsg.

@@ -310,6 +310,11 @@ func TestLastMsg(t *testing.T) {
 	if !ok || err != nil {
 		t.Fatalf("after: %v, %v", ok, err)
 	}
+	for seq, want := range map[uint64]bool{1: true, 2: false} {
+		if ok, err := broker.HasSeq(ctx, nc, broker.StreamResults, seq); ok != want || err != nil {
+			t.Errorf("message %d: %v, %v", seq, ok, err)
+		}
+	}
 	if msg.Subject != end.Subject || string(msg.Data) != string(end.Data) || msg.Header.Get("Vj-Status") != "ok" {
 		t.Errorf("the last message is %+v", msg)
 	}

@@ -18,6 +18,7 @@ type outlet struct {
 	nc    *nats.Conn
 	lease *lease
 	job   *schemas.Job
+	flow  string   // the job's subject in the queue
 	msg   nats.Msg // reused for every event; nats.go copies it
 	kind  []string // values of two of its headers, changed in place
 	seq   []string
@@ -32,7 +33,7 @@ type outlet struct {
 
 // newOutlet returns the outlet of an attempt at a job.
 func newOutlet(nc *nats.Conn, l *lease, o *offer) *outlet {
-	out := &outlet{nc: nc, lease: l, job: o.Job, kind: []string{""}, seq: []string{""}}
+	out := &outlet{nc: nc, lease: l, job: o.Job, flow: o.Subject, kind: []string{""}, seq: []string{""}}
 	out.msg.Subject = o.Job.EventSubject()
 	out.msg.Header = nats.Header{
 		schemas.HeaderEvent:   out.kind,
@@ -69,12 +70,16 @@ func (o *outlet) publish(kind schemas.EventKind, body []byte, now time.Time) err
 
 // end publishes the job's end and returns once it is stored, or, where it goes
 // to a reply subject, once the server has it. It tries again until ctx ends.
-func (o *outlet) end(ctx context.Context, status schemas.Status, body []byte) error {
-	header := make(nats.Header, len(o.msg.Header)+2)
+func (o *outlet) end(ctx context.Context, s settlement, body []byte) error {
+	header := make(nats.Header, len(o.msg.Header)+4)
 	maps.Copy(header, o.msg.Header)
 	header[schemas.HeaderEvent] = []string{string(schemas.EventEnd)}
 	header[schemas.HeaderSeq] = []string{strconv.FormatUint(o.next, 10)}
-	header[schemas.HeaderStatus] = []string{string(status)}
+	header[schemas.HeaderStatus] = []string{string(s.status)}
+	header[schemas.HeaderFlow] = []string{o.flow}
+	if s.err != nil {
+		header[schemas.HeaderCode] = []string{string(s.err.Code)}
+	}
 	msg := &nats.Msg{Subject: o.job.EndSubject(), Header: header, Data: body}
 	if o.job.Reply == "" {
 		_, err := broker.PublishEnd(ctx, o.nc, msg) // whoever was first: there is an end

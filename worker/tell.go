@@ -52,7 +52,7 @@ func (a *attempt) publish(ctx context.Context, s settlement, body []byte) error 
 	case !a.lease.held(time.Now()):
 		return errLost
 	case s.event == schemas.EventEnd:
-		return a.out.end(ctx, s.status, body)
+		return a.out.end(ctx, s, body)
 	case s.event == schemas.EventRetry:
 		return a.out.publish(schemas.EventRetry, body, time.Now())
 	default:
