@@ -3,11 +3,13 @@ package dispatcher
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/vramjet/vramjet/broker"
@@ -33,32 +35,39 @@ func (d *Dispatcher) serve() (micro.Service, error) {
 	return svc, nil
 }
 
+// The verbs about a job, and those about all of a tenant's.
+var (
+	jobVerbs = map[string]func(*term, jobKey, micro.Request){
+		"cancel": (*term).cancel, "status": (*term).status, "why": (*term).why, "show": (*term).show,
+	}
+	tenantVerbs = map[string]func(*term, string, micro.Request){
+		"list": (*term).list, "jobs": (*term).listJobs, "pause": (*term).pause, "resume": (*term).resume, "purge": (*term).purge,
+	}
+)
+
 // asked answers a client. Only the leader does.
 func (t *term) asked(r micro.Request) {
 	if t == nil || !t.closing.IsZero() {
 		return
 	}
 	tenant, verb, _ := strings.Cut(strings.TrimPrefix(r.Subject(), schemas.APIPrefix), ".")
+	if ask := tenantVerbs[verb]; ask != nil {
+		ask(t, tenant, r)
+		return
+	}
+	ask := jobVerbs[verb]
+	if ask == nil {
+		known := slices.Sorted(maps.Keys(jobVerbs))
+		known = append(known, slices.Sorted(maps.Keys(tenantVerbs))...)
+		respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, "there is no verb %q: there are %s", verb, strings.Join(known, ", "))})
+		return
+	}
 	var req schemas.JobRequest
-	if verb != "list" {
-		if err := json.Unmarshal(r.Data(), &req); err != nil || !schemas.ValidToken(req.Job) {
-			respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, `the body is not {"job": id} with the id of a job`)})
-			return
-		}
+	if err := json.Unmarshal(r.Data(), &req); err != nil || !schemas.ValidToken(req.Job) {
+		respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, `the body is not {"job": id} with the id of a job`)})
+		return
 	}
-	k := jobKey{tenant, req.Job}
-	switch verb {
-	case "cancel":
-		t.cancel(k, r)
-	case "status":
-		t.status(k, r)
-	case "why":
-		t.why(k, r)
-	case "list":
-		respond(r, t.list(tenant))
-	default:
-		respond(r, schemas.APIError{Error: schemas.Errorf(schemas.InvalidRequest, "there is no verb %q: cancel, status, why and list are", verb)})
-	}
+	ask(t, jobKey{tenant, req.Job}, r)
 }
 
 // apiTimeout bounds what is looked up for an answer. Clients wait as long.
@@ -83,16 +92,12 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 		time.AfterFunc(laterPause, func() { t.post(func() { t.cancel(k, r) }) })
 		return
 	}
-	t.marks[k] = time.Now()
-	if j != nil { // fetched, and on its way to a node
-		j.cancelled = true
-		if slices.Contains(t.parked, j) {
-			t.unpark(j, time.Now())
-			t.finish(j, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), time.Now())
-		}
+	if j != nil {
+		t.cancelFetched(j, time.Now())
 		respond(r, info)
 		return
 	}
+	t.marks[k] = time.Now()
 	t.broadcastCancel(k) // a node may run it of which nothing was heard yet
 	t.lookUpDelayed(k, func(ctx context.Context, d *delayedJob, err error) {
 		var answer any = info
@@ -110,6 +115,16 @@ func (t *term) cancel(k jobKey, r micro.Request) {
 	})
 }
 
+// cancelFetched stops a job that is on its way to a node.
+func (t *term) cancelFetched(j *job, now time.Time) {
+	t.marks[j.key()] = now
+	j.cancelled = true
+	if slices.Contains(t.parked, j) {
+		t.unpark(j, now)
+		t.finish(j, schemas.Errorf(schemas.Cancelled, "cancelled while it waited"), now)
+	}
+}
+
 // lookUpDelayed looks for a job among those that are not due, and calls then with it,
 // or with nil, on a goroutine that may take its time.
 func (t *term) lookUpDelayed(k jobKey, then func(ctx context.Context, d *delayedJob, err error)) {
@@ -125,7 +140,7 @@ func (t *term) lookUpDelayed(k jobKey, then func(ctx context.Context, d *delayed
 		return
 	}
 	t.inTime(func(ctx context.Context) { // who asks of any other job need not wait
-		if _, ended, err := t.endOf(ctx, k); err == nil && ended {
+		if _, end, err := t.endOf(ctx, k); err == nil && end != nil {
 			then(ctx, nil, nil)
 		} else if _, queued, err := t.findQueued(ctx, k); err == nil && queued {
 			then(ctx, nil, nil)
@@ -157,8 +172,8 @@ const searchFor = 500 * time.Millisecond
 // cancelQueued stores the mark and the end of a job that no node has. A job that
 // ended before keeps its end. moving says that the job is about to be queued.
 func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo, moving bool) (any, error) { //nolint:revive // flag-parameter: a fact, not a mode
-	if end, ok, err := t.endOf(ctx, k); err != nil || ok {
-		return end, err
+	if old, end, err := t.endOf(ctx, k); err != nil || end != nil {
+		return old, err
 	}
 	searching, cancel := context.WithTimeout(ctx, searchFor)
 	defer cancel()
@@ -172,7 +187,7 @@ func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo,
 	j := &schemas.Job{ID: k.id, Flow: schemas.Flow{Tenant: k.tenant}}
 	if found {
 		j.Flow = q.flow
-		_ = j.ReadAnswer(q.header.Get) // what is wrong with it does not matter any more
+		_ = j.ReadAnswer(q.msg.Header.Get) // what is wrong with it does not matter any more
 	}
 	why := schemas.Errorf(schemas.Cancelled, "cancelled while it waited")
 	if first, err := broker.PublishEnd(ctx, t.nc, endMessage(j, 0, why, schemas.Run{})); err != nil || first {
@@ -186,15 +201,15 @@ func (t *term) cancelQueued(ctx context.Context, k jobKey, info schemas.JobInfo,
 }
 
 // endOf says how a job ended whose end is stored.
-func (t *term) endOf(ctx context.Context, k jobKey) (schemas.JobInfo, bool, error) {
-	info := schemas.JobInfo{Job: k.id}
+func (t *term) endOf(ctx context.Context, k jobKey) (info schemas.JobInfo, end *nats.Msg, err error) {
+	info.Job = k.id
 	end, ok, err := broker.LastMsg(ctx, t.nc, broker.StreamResults, schemas.EndSubject(k.tenant, k.id))
 	if err != nil || !ok {
-		return info, false, err
+		return info, nil, err
 	}
 	info.State = schemas.JobState(end.Header.Get(schemas.HeaderStatus))
 	info.Attempt, err = strconv.ParseUint(end.Header.Get(schemas.HeaderAttempt), 10, 64)
-	return info, true, err
+	return info, end, err
 }
 
 func noJob(k jobKey) schemas.APIError {
@@ -228,10 +243,10 @@ func (t *term) status(k jobKey, r micro.Request) {
 // statusStored says where a job is that no node has. d is it as it is delayed; nil: it
 // is not.
 func (t *term) statusStored(ctx context.Context, k jobKey, d *delayedJob) any {
-	if end, ok, err := t.endOf(ctx, k); err != nil {
+	if old, end, err := t.endOf(ctx, k); err != nil {
 		return unreadable("the results cannot be read", err)
-	} else if ok {
-		return end
+	} else if end != nil {
+		return old
 	}
 	if d != nil {
 		return d.info(time.Now())
@@ -280,7 +295,7 @@ func (t *term) why(k jobKey, r micro.Request) {
 		} else if !j.running {
 			now := time.Now()
 			answer.WaitedMS = now.Sub(j.at).Milliseconds()
-			t.explain(&answer, j.ask(), 0, now)
+			t.explain(&answer, j.Flow, j.ask(), 0, now)
 		}
 		respond(r, answer)
 		return
@@ -310,14 +325,18 @@ func (t *term) why(k jobKey, r micro.Request) {
 			if f := t.byKey[q.flow]; f != nil { // those that run are in the queue as well, until they are over
 				ask.Flow, answer.Before = f.Flow, max(0, q.before-f.held)
 			}
-			t.explain(&answer, ask, answer.Before, now)
+			t.explain(&answer, q.flow, ask, answer.Before, now)
 			respond(r, answer)
 		})
 	})
 }
 
 // explain fills in why a job waits.
-func (t *term) explain(w *schemas.Why, ask placement.Ask, before int, now time.Time) {
+func (t *term) explain(w *schemas.Why, flow schemas.Flow, ask placement.Ask, before int, now time.Time) {
+	if p := t.pauses.match(flow); p != nil {
+		w.Reason, w.Next, w.Fix = pausedSince(p), "nothing, until that is resumed", []string{resumeCommand(flow.Tenant, p)}
+		return
+	}
 	x := t.fleet.place.Explain(ask, before, t.fleet.ms(now))
 	w.Reason, w.Next, w.Fix = x.Reason, x.Next, x.Fix
 	w.Why = append(w.Why, x.Places...)
@@ -329,13 +348,13 @@ func (t *term) explain(w *schemas.Why, ask placement.Ask, before int, now time.T
 	}
 }
 
-// list says what of a tenant waits and runs.
-func (t *term) list(tenant string) schemas.FlowList {
-	out := schemas.FlowList{Flows: []schemas.FlowInfo{}}
+// list says what of a tenant waits and runs, and what is paused.
+func (t *term) list(tenant string, r micro.Request) {
+	out := schemas.FlowList{Pauses: t.pauses.of[tenant]}
 	for _, f := range t.flows {
 		if f.Tenant == tenant && f.Waiting()+len(f.awaiting)+f.held > 0 {
 			out.Flows = append(out.Flows, schemas.FlowInfo{
-				Class: f.Class, Model: f.Model, Waiting: f.Waiting() + len(f.awaiting), Running: f.held,
+				Class: f.Class, Model: f.Model, Waiting: f.Waiting() + len(f.awaiting), Running: f.held, Paused: f.pause != nil,
 			})
 		}
 	}
@@ -345,5 +364,5 @@ func (t *term) list(tenant string) schemas.FlowList {
 		}
 		return strings.Compare(a.Model, b.Model)
 	})
-	return out
+	respond(r, out)
 }

@@ -141,7 +141,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
 	}
-	svc, err := d.serve() //nolint:contextcheck // what clients ask is answered in the context of the term
+	svc, err := d.serve()
 	if err != nil {
 		return err
 	}
@@ -287,6 +287,19 @@ func (d *Dispatcher) probe(node string) {
 
 // spawn runs f on a goroutine that Run waits for.
 func (d *Dispatcher) spawn(f func()) { d.work.Go(f) }
+
+// do has Run's goroutine do f, and waits until it has. It reports false where Run
+// has ended.
+func (d *Dispatcher) do(f func()) bool {
+	did := make(chan struct{})
+	d.post(func() { defer close(did); f() })
+	select {
+	case <-did:
+		return true
+	case <-d.done:
+		return false
+	}
+}
 
 // post has Run's goroutine do f, unless Run has ended.
 func (d *Dispatcher) post(f func()) {

@@ -162,7 +162,7 @@ func removeDelayed(ctx context.Context, stream jetstream.Stream, seq uint64) err
 // endDelayed ends a job that is not queued any more.
 func (t *term) endDelayed(ctx context.Context, j *schemas.Job, why error) error {
 	e := schemas.AsError(why)
-	if err := publishEnd(ctx, t.nc, endMessage(j, 0, e, schemas.Run{}), j.Reply == ""); err != nil {
+	if _, err := publishEnd(ctx, t.nc, endMessage(j, 0, e, schemas.Run{}), j.Reply == ""); err != nil {
 		return err
 	}
 	t.tellEnd(j, 0, e)

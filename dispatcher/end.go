@@ -34,7 +34,7 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 				return fmt.Errorf("store the dead letter: %w", err)
 			}
 		}
-		if err := publishEnd(ctx, t.nc, end, stored); err != nil {
+		if _, err := publishEnd(ctx, t.nc, end, stored); err != nil {
 			return err
 		}
 		if !told {
@@ -100,18 +100,19 @@ func (t *term) settle(j *job, do func(ctx context.Context) error) {
 }
 
 // publishEnd publishes an end: stored, so that there's at most one ever, where it
-// goes to the result subjects, and by core NATS where somebody listens.
-func publishEnd(ctx context.Context, nc *nats.Conn, end *nats.Msg, stored bool) error { //nolint:revive // flag-parameter: where it goes decides how
+// goes to the result subjects, and by core NATS where somebody listens. It reports
+// false where another end was stored before.
+func publishEnd(ctx context.Context, nc *nats.Conn, end *nats.Msg, stored bool) (first bool, err error) { //nolint:revive // flag-parameter: where it goes decides how
 	if stored {
-		if _, err := broker.PublishEnd(ctx, nc, end); err != nil {
-			return fmt.Errorf("store the end: %w", err)
+		if first, err = broker.PublishEnd(ctx, nc, end); err != nil {
+			return false, fmt.Errorf("store the end: %w", err)
 		}
-		return nil
+		return first, nil
 	}
 	if err := nc.PublishMsg(end); err != nil {
-		return fmt.Errorf("publish the end: %w", err)
+		return false, fmt.Errorf("publish the end: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // encode marshals one of our own messages.

@@ -101,6 +101,7 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 	w, wanted := f.delivered(left, now)
 	j.promise, j.cost = w.promise, w.cost
 	f.held++
+	f.fetched = max(f.fetched, j.seq)
 	if !t.hold(j, now) {
 		return
 	}
@@ -113,6 +114,9 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 	case !t.closing.IsZero():
 		t.release(j, now)
 		t.giveBack(j, 0)
+	case t.claimed[j.key()]: // where it is: it's delivered again only if that fails
+		t.release(j, now)
+		t.giveBack(j, time.Second)
 	case err != nil:
 		t.finish(j, schemas.AsError(err), now)
 	case early:

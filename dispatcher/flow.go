@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/dispatcher/placement"
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // A flow is what the leader knows of one subject of the queue. How many jobs
@@ -16,11 +17,13 @@ type flow struct {
 	subject string
 
 	hints    uint64 // hints seen
+	fetched  uint64 // the highest sequence of a job that was
 	awaiting []want // slots that wait for their job to be fetched, in order
 	held     int    // jobs fetched and not over
 	local    int    // of these, the ones that wait for a slot that is not a hosted API's
 	consumer *consumer
 	unknown  time.Time // since when no node has the model; zero: one has
+	pause    *schemas.Pause
 }
 
 // A want is a slot that waits for a job.
@@ -34,6 +37,8 @@ type want struct {
 // why says why nothing of the flow may be served now; "" where it may.
 func (f *flow) why() string {
 	switch {
+	case f.pause != nil:
+		return pausedSince(f.pause)
 	case f.tenant.held != "":
 		return f.tenant.held
 	case f.local > 0:

@@ -214,6 +214,10 @@ func (t *term) placeParked(now time.Time) {
 	parked := t.parked
 	t.parked = nil
 	for _, j := range parked {
+		if j.flow.pause != nil {
+			t.parked = append(t.parked, j)
+			continue
+		}
 		ask := j.ask()
 		choice, ok := t.fleet.place.Choose(ask, t.fleet.ms(now))
 		if !ok && len(j.avoid) > 0 { // better there than nowhere

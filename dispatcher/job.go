@@ -118,6 +118,10 @@ func endMessage(j *schemas.Job, attempt uint64, err *schemas.Error, run schemas.
 	m.Header.Set(schemas.HeaderAttempt, strconv.FormatUint(cmp.Or(attempt, 1), 10))
 	m.Header.Set(schemas.HeaderSeq, "0")
 	m.Header.Set(schemas.HeaderStatus, string(schemas.StatusOf(err.Code)))
+	m.Header.Set(schemas.HeaderCode, string(err.Code))
+	if subject, bad := schemas.JobSubject(j.Flow); bad == nil { // poison has none
+		m.Header.Set(schemas.HeaderFlow, subject)
+	}
 	m.Data = encode(schemas.Failure{Error: err, Run: run})
 	return m
 }

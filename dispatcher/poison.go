@@ -74,23 +74,11 @@ func (t *term) clearOne(ctx context.Context, seq uint64, next bool) uint64 { //n
 	if flow.Tenant == "" {
 		flow.Tenant = schemas.DefaultTenant
 	}
-	j, err := schemas.ReadJob(m.Header.Get, m.Data, flow, m.Sequence, t.cfg.Replies)
 	why := schemas.Errorf(schemas.InvalidRequest, "the subject %.200q is no job's: %s", m.Subject, bad)
-	if code := schemas.AsError(err).Code; err != nil && code == schemas.Refused {
-		why = schemas.AsError(err)
-	}
-	waited := time.Since(m.Time).Milliseconds()
-	end := endMessage(j, 0, why, schemas.Run{QueuedMS: waited, TotalMS: waited})
-	err = publishEnd(ctx, t.nc, end, j.Reply == "")
-	if err == nil {
-		t.tellEnd(j, 0, why)
-		err = stream.DeleteMsg(ctx, m.Sequence)
-	}
-	if err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+	if _, err := t.endWaiting(ctx, stream, t.endingOf(m, flow, why)); err != nil {
 		t.cfg.Logger.Warn("poison was not removed", "seq", m.Sequence, "err", err)
 	} else {
 		t.cfg.Logger.Warn("poison was removed from the queue", "seq", m.Sequence, "subject", m.Subject)
-		t.deleteBody(ctx, j)
 	}
 	return m.Sequence + 1
 }

@@ -65,7 +65,7 @@ func (t *term) sweepFlows(now time.Time) {
 			delete(t.byKey, f.Flow.Flow)
 			delete(f.tenant.flows, f)
 			t.fleet.place.Forget(f.Flow)
-		case !busy || t.fleet.place.Serves(placement.Ask{Model: f.Model}):
+		case !busy || t.fleet.place.Serves(placement.Ask{Model: f.Model}) || f.pause != nil || !t.pauses.known:
 			f.unknown = time.Time{}
 		case f.unknown.IsZero():
 			f.unknown = now

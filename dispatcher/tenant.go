@@ -149,19 +149,7 @@ func (t *term) endRefused(ctx context.Context, key schemas.Flow, seq uint64, mos
 	if err != nil {
 		return fmt.Errorf("read the job: %w", err)
 	}
-	j, err := schemas.ReadJob(m.Header.Get, m.Data, key, m.Sequence, t.cfg.Replies)
-	why := schemas.Errorf(schemas.RateLimited, "the tenant %s has %d jobs waiting, which is as many as it may (tenants.%s.max_queued): submit it again when there are fewer", key.Tenant, most, key.Tenant)
-	if err != nil && schemas.AsError(err).Code == schemas.Refused {
-		why = schemas.AsError(err)
-	}
-	waited := time.Since(m.Time).Milliseconds()
-	if err := publishEnd(ctx, t.nc, endMessage(j, 0, why, schemas.Run{QueuedMS: waited, TotalMS: waited}), j.Reply == ""); err != nil {
-		return err
-	}
-	t.tellEnd(j, 0, why)
-	if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
-		return fmt.Errorf("take it out of the queue: %w", err)
-	}
-	t.deleteBody(ctx, j)
-	return nil
+	_, err = t.endWaiting(ctx, stream, t.endingOf(m, key, schemas.Errorf(schemas.RateLimited,
+		"the tenant %s has %d jobs waiting, which is as many as it may (tenants.%s.max_queued): submit it again when there are fewer", key.Tenant, most, key.Tenant)))
+	return err
 }

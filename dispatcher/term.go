@@ -18,6 +18,7 @@ type term struct {
 	*Dispatcher
 
 	ctx     context.Context //nolint:containedctx // the term's own: it ends what the term began
+	began   time.Time
 	over    chan struct{}
 	closing time.Time // when to stop waiting for what is under way; zero: the term goes on
 
@@ -29,6 +30,7 @@ type term struct {
 	byKey     map[schemas.Flow]*flow // the same
 	tenants   map[string]*tenant
 	paused    []*flow                    // of those, the ones that are not served until the next sweep
+	pauses    pauses                     // what operators paused
 	jobs      map[jobKey]*job            // fetched, and not over as far as known
 	running   map[string]map[jobKey]*job // of those, the ones that a node has, by node
 	parked    []*job                     // of those, the ones that look for another place
@@ -44,6 +46,7 @@ type term struct {
 	clearing bool // poison is being looked for
 	extended time.Time
 	marks    map[jobKey]time.Time // cancelled while queued, and when
+	claimed  map[jobKey]bool      // a purge ends them in the queue
 
 	former       map[string]float64 // shares of the leader before, by subject, until they are restored
 	savedShares  time.Time
@@ -70,10 +73,10 @@ type avoided struct {
 
 func newTerm(d *Dispatcher, t takeover) *term {
 	m := &term{
-		Dispatcher: d, ctx: t.ctx, over: t.over, inbox: d.nc.NewInbox(),
+		Dispatcher: d, ctx: t.ctx, began: time.Now(), over: t.over, inbox: d.nc.NewInbox(),
 		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, tenants: map[string]*tenant{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
-		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{},
+		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{}, claimed: map[jobKey]bool{},
 		later: newLater(),
 	}
 	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy, d.cfg.Routes)
@@ -95,6 +98,7 @@ func (t *term) open() (err error) {
 	if t.inboxes, err = t.nc.ChanSubscribe(t.inbox+".>", t.msgs); err != nil {
 		return fmt.Errorf("listen to answers: %w", err)
 	}
+	t.loadPauses()
 	t.loadMarks()
 	t.followLater()
 	t.loadShares(t.count)
@@ -147,7 +151,7 @@ func (t *term) flowOf(subject string, key schemas.Flow) *flow {
 	f := t.flows[subject]
 	if f == nil {
 		x := t.tenantOf(key.Tenant)
-		f = &flow{Flow: t.fleet.place.Flow(key, x.Weight), tenant: x, fleet: t.fleet, subject: subject}
+		f = &flow{Flow: t.fleet.place.Flow(key, x.Weight), tenant: x, fleet: t.fleet, subject: subject, pause: t.pauses.match(key)}
 		x.flows[f] = true
 		f.regard(time.Now())
 		t.byKey[key] = f
@@ -179,6 +183,9 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 // that are fetched already and look for another place, then to flows, whose job
 // is fetched after the decision.
 func (t *term) plan(now time.Time) {
+	if !t.pauses.known {
+		return
+	}
 	t.placeParked(now)
 	for {
 		f, choice, ok := t.fleet.place.Next(t.fleet.ms(now))
