@@ -22,6 +22,14 @@ const (
 	apiTry = time.Second
 )
 
+// times are how long a question and one try of it wait.
+type times struct{ all, try time.Duration }
+
+var (
+	apiTimes   = times{apiTimeout, apiTry}
+	purgeTimes = times{2 * apiTimeout, apiTimeout} // each step is work, and is told once
+)
+
 // Cancel stops a job, whether it waits, loads its model or runs, and returns what
 // became of it. Its end, with the status cancelled, goes where its events go.
 // Cancelling a job that ended changes nothing.
@@ -59,13 +67,17 @@ func (c *Client) Flows(ctx context.Context) ([]schemas.FlowInfo, error) {
 
 // ask asks the dispatcher and reads its answer into answer.
 func (c *Client) ask(ctx context.Context, verb string, question, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	return c.askFor(ctx, apiTimes, verb, question, answer)
+}
+
+func (c *Client) askFor(ctx context.Context, wait times, verb string, question, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, wait.all)
 	defer cancel()
 	data, err := json.Marshal(question)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	m, err := c.request(ctx, schemas.APISubject(c.tenant, verb), data)
+	m, err := c.request(ctx, wait.try, schemas.APISubject(c.tenant, verb), data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -88,9 +100,9 @@ func (c *Client) ask(ctx context.Context, verb string, question, answer any) err
 
 // request asks until somebody answers or ctx ends: between two leaders nobody
 // does.
-func (c *Client) request(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+func (c *Client) request(ctx context.Context, wait time.Duration, subject string, data []byte) (*nats.Msg, error) {
 	for {
-		try, cancel := context.WithTimeout(ctx, apiTry)
+		try, cancel := context.WithTimeout(ctx, wait)
 		m, err := c.nc.RequestWithContext(try, subject, data)
 		cancel()
 		switch {

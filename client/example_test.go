@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -159,6 +160,39 @@ func ExampleClient_Events() {
 	// Output:
 	// queued question 17
 	// ended question 17
+}
+
+// Jobs of the last hour that failed, and the dead letters among them once more.
+func ExampleClient_Jobs() {
+	nc, stop := exampleQueue()
+	defer stop()
+	ctx := context.Background()
+
+	c, err := client.New(nc, client.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	failed, err := c.Jobs(ctx, client.JobFilter{
+		States: []schemas.JobState{schemas.JobState(schemas.StatusError)}, Since: time.Now().Add(-time.Hour),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, job := range failed {
+		fmt.Println(job.Job, job.Model, job.Code)
+		for letter, err := range c.Letters(ctx, client.LetterFilter{Job: job.Job}) {
+			if err != nil {
+				log.Fatal(err)
+			}
+			ticket, err := c.RetryLetter(ctx, letter.Seq)
+			if err != nil {
+				log.Fatal(err)
+			}
+			fmt.Println("again as", ticket.ID)
+		}
+	}
+	fmt.Println(len(failed), "failed")
+	// Output: 0 failed
 }
 
 // exampleQueue is vramjet for the examples: a queue whose jobs are all answered

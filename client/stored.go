@@ -62,6 +62,21 @@ func (c *Client) Result(ctx context.Context, jobID string) (*Result, error) {
 	}
 }
 
+// Ended returns how a job ended, as Result does, and waits for nothing. It reports
+// false where no end of it is stored: it has not ended, was never submitted, answered to
+// a reply subject, or its results have expired.
+func (c *Client) Ended(ctx context.Context, jobID string) (r *Result, ended bool, err error) {
+	if !schemas.ValidToken(jobID) {
+		return nil, false, fmt.Errorf("result: %w: %q is no job id", ErrNotFound, jobID)
+	}
+	end, ok, err := c.storedEnd(ctx, jobID)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	r, err = readResult(jobID, &end)
+	return r, true, err
+}
+
 // storedEnd returns the end of a job if it is stored. It waits at most apiTimeout.
 func (c *Client) storedEnd(ctx context.Context, id string) (Event, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)

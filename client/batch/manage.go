@@ -214,22 +214,12 @@ func openStore(nc *nats.Conn, tenant string) (*store, error) {
 
 // purge ends what waits and what runs of a batch.
 func (c *conn) purge(ctx context.Context, batch string) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	body, err := json.Marshal(map[string]any{"prefix": batch + "-", "running": true})
+	api, err := client.New(c.nc, client.Options{Tenant: c.tenant})
 	if err != nil {
-		panic(fmt.Sprintf("marshal a purge: %v", err)) // strings
+		return err //nolint:wrapcheck // the client says what is wrong
 	}
-	answer, err := c.nc.RequestWithContext(ctx, schemas.APISubject(c.tenant, "purge"), body)
-	if err != nil {
-		return fmt.Errorf("the batch is cancelled, and what of it is in the queue was not told: %w", errors.Join(client.ErrNoDispatcher, err))
-	}
-	var said schemas.APIError
-	if err := json.Unmarshal(answer.Data, &said); err != nil {
-		return fmt.Errorf("the dispatcher's answer: %w", err)
-	}
-	if said.Error != nil {
-		return said.Error
+	if _, err := api.Purge(ctx, schemas.PurgeRequest{Prefix: batch + "-", Running: true}, nil); err != nil {
+		return fmt.Errorf("%s is cancelled, and what of it is in the queue is not: cancel it again: %w", batch, err)
 	}
 	return nil
 }

@@ -25,7 +25,11 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain ignores a goroutine of the NATS client that may stay behind where somebody
+// published asynchronously, as an object store does, and was done at once.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 const patient = 30 * time.Second
 
@@ -379,4 +383,46 @@ func TestSubmit(t *testing.T) {
 		}
 	}
 	h.wants(out, 300)
+}
+
+// TestCancel: what runs the batch notices that somebody cancelled it, and each line has
+// its result all the same.
+func TestCancel(t *testing.T) {
+	h := newHall(t)
+	h.slow.Store(int64(20 * time.Millisecond))
+	h.serve()
+	purged := make(chan schemas.PurgeRequest, 1)
+	if _, err := h.nc.Subscribe(schemas.APISubject(schemas.DefaultTenant, "purge"), func(m *nats.Msg) {
+		var req schemas.PurgeRequest
+		if err := json.Unmarshal(m.Data, &req); err != nil {
+			t.Error(err)
+		}
+		purged <- req
+		_ = m.Respond([]byte(`{"waiting":0,"running":0,"through":1}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	in, out := h.file(5000), filepath.Join(h.dir, "out.jsonl")
+	cancelled := false
+	p := h.run(in, out, Config{InFlight: 10, Progress: func(p Progress) {
+		if p.Done() == 0 || cancelled {
+			return
+		}
+		cancelled = true
+		if rec, err := Cancel(h.ctx(), h.nc, schemas.DefaultTenant, p.Batch); err != nil || rec.State != schemas.BatchCancelled {
+			t.Errorf("%+v, %v", rec, err)
+		}
+	}})
+	if p.Done() != 5000 || p.Codes[schemas.Cancelled] < 3000 || p.OK == 0 {
+		t.Errorf("%+v", p)
+	}
+	if req := <-purged; req.Prefix != p.Batch+"-" || !req.Running {
+		t.Errorf("purged %+v", req)
+	}
+	if rec, err := Status(h.ctx(), h.nc, schemas.DefaultTenant, p.Batch); err != nil || rec.State != schemas.BatchCancelled {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	if p = h.run(in, out, Config{}); p.Done() != 5000 {
+		t.Errorf("run again: %+v", p)
+	}
 }
