@@ -93,6 +93,7 @@ func TestDocumentedPermissions(t *testing.T) {
 		}
 	}
 	u.tenantBatch(as("acme"))
+	u.tenantOperates(as("acme"))
 	within(t, patience, "no body is left", func() bool { _, left := u.bodies(); return left == 0 })
 	for _, p := range []*process{d, w, again} {
 		if strings.Contains(p.output(), "not permitted") || strings.Contains(strings.ToLower(p.output()), "permissions violation") {
@@ -104,15 +105,8 @@ func TestDocumentedPermissions(t *testing.T) {
 // tenantRuns runs a job as the documented tenant, after a moment, and sees its events.
 func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 	u.Helper()
-	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
-	if err != nil {
-		u.Fatal(err)
-	}
-	defer nc.Close()
-	c, err := client.New(nc, client.Options{Tenant: "acme"})
-	if err != nil {
-		u.Fatal(err)
-	}
+	c, closeClient := u.tenant(url)
+	defer closeClient()
 	ctx, cancel := context.WithTimeout(u.Context(), patience)
 	defer cancel()
 	events := c.Events(ctx)
@@ -171,4 +165,38 @@ func (u *user) tenantBatch(url string) {
 	if rec, err := batch.Status(ctx, nc, "acme", p.Batch); err != nil || rec.State != schemas.BatchCompleted {
 		u.Errorf("status %+v, %v", rec, err)
 	}
+}
+
+// tenantOperates does what the documented tenant may beside that, after two jobs and a
+// batch of two.
+func (u *user) tenantOperates(url string) {
+	u.Helper()
+	c, closeClient := u.tenant(url)
+	defer closeClient()
+	if jobs, err := c.Jobs(u.Context(), client.JobFilter{}); err != nil || len(jobs) != 4 || jobs[0].Model != "permitted" || jobs[0].State != schemas.JobState(schemas.StatusOK) {
+		u.Errorf("the tenant's jobs are %+v, %v", jobs, err)
+	}
+	for _, err := range c.Letters(u.Context(), client.LetterFilter{}) {
+		u.Errorf("a dead letter, or no right to look for one: %v", err)
+	}
+	if paused, err := c.PauseFlows(u.Context(), schemas.Filter{Class: schemas.Batch}, "acme"); err != nil || len(paused) != 1 {
+		u.Errorf("the tenant pauses: %+v, %v", paused, err)
+	}
+	if purged, err := c.Purge(u.Context(), schemas.PurgeRequest{}, nil); err != nil || purged.Waiting != 0 {
+		u.Errorf("the tenant purges: %+v, %v", purged, err)
+	}
+}
+
+// tenant connects as the documented tenant.
+func (u *user) tenant(url string) (*client.Client, func()) {
+	u.Helper()
+	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
+	if err != nil {
+		u.Fatal(err)
+	}
+	c, err := client.New(nc, client.Options{Tenant: "acme"})
+	if err != nil {
+		u.Fatal(err)
+	}
+	return c, nc.Close
 }

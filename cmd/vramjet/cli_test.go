@@ -13,7 +13,8 @@ func TestHelp(t *testing.T) {
 	sh := newShell(t)
 	t.Chdir(packageDir)
 	for _, cmd := range []string{
-		"", "up", "dispatcher", "worker", "submit", "batch", "batch run", "batch resume", "batch retry-errors", "batch submit", "batch status", "batch fetch", "batch cancel", "batch ls", "jobs", "jobs status", "jobs why", "jobs cancel", "queue", "nodes", "nodes ls",
+		"", "up", "dispatcher", "worker", "submit", "batch", "batch run", "batch resume", "batch retry-errors", "batch submit", "batch status", "batch fetch", "batch cancel", "batch ls", "jobs", "jobs ls", "jobs show", "jobs status", "jobs why", "jobs watch", "jobs result", "jobs cancel", "jobs retry",
+		"queue", "queue ls", "queue pause", "queue resume", "queue purge", "dead", "dead ls", "dead show", "dead retry", "dead rm", "dead export", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
 		"backends", "backends check", "simulate", "config", "config show", "config check", "version",
@@ -22,7 +23,7 @@ func TestHelp(t *testing.T) {
 		if stderr != "" {
 			t.Errorf("%s: stderr is %q", cmd, stderr)
 		}
-		if group := slices.Contains([]string{"", "batch", "jobs", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
+		if group := slices.Contains([]string{"", "batch", "jobs", "queue", "dead", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
 		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)
@@ -47,6 +48,16 @@ func TestUsage(t *testing.T) {
 		{"submit -m m --embed --system x hello", "--embed"},
 		{"submit -m m --max-tokens=-1 hello", "--max-tokens"},
 		{"jobs cancel", "<id>"},
+		{"jobs ls --state lost", "lost"},
+		{"jobs ls --limit 0", "--limit"},
+		{"jobs ls --model [x", "pattern"},
+		{"queue pause", "--all"},
+		{"queue resume --all --model m", "--all"},
+		{"queue purge --prefix a.b --all", "--prefix"},
+		{"queue pause --class urgent", "urgent"},
+		{"dead ls --code sadness", "sadness"},
+		{"dead ls --by node", "node"},
+		{"dead ls --limit 0", "--limit"},
 		{"nodes --output yaml", "yaml"},
 		{"config show --config nowhere.yaml", "nowhere.yaml"},
 		{"nodes --context x --log-level loud", "loud"},
@@ -59,7 +70,7 @@ func TestUsage(t *testing.T) {
 
 func TestNoNATS(t *testing.T) {
 	sh := newShell(t)
-	for _, args := range []string{"nodes", "queue", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi", "batch ls", "batch status batch_x", "batch fetch batch_x -o x"} {
+	for _, args := range []string{"nodes", "queue", "queue pause --all", "queue resume --all", "queue purge --all", "dead", "dead rm x", "jobs ls", "jobs show x", "jobs watch", "jobs result x", "jobs retry x", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi", "batch ls", "batch status batch_x", "batch fetch batch_x -o x"} {
 		_, stderr := sh.want(t, exitNoNATS, append(strings.Fields(args), "--server", "nats://user:secret@127.0.0.1:1")...)
 		if !strings.Contains(stderr, "127.0.0.1:1") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: stderr is %q", args, stderr)

@@ -393,7 +393,7 @@ func TestDocsFlags(t *testing.T) {
 			t.Errorf("there is no command %s", command)
 		}
 	}
-	commands = append(commands, "help", "backends", "config", "jobs", "models", "nodes")
+	commands = append(commands, "help", "backends", "config", "dead", "jobs", "queue", "models", "nodes")
 	for name, text := range pages(t) {
 		for _, f := range regexp.MustCompile(`(?:^|[\s\x60(])(--[a-z][a-z-]*[a-z])`).FindAllStringSubmatch(text, -1) {
 			if !slices.Contains(all, f[1]) && !slices.Contains(others, f[1]) {
@@ -425,14 +425,16 @@ func TestDocsExitCodes(t *testing.T) {
 	sameSet(t, "exit codes", says, actual)
 }
 
-// TestDocsOutputs: what docs/operations.md shows of nodes and models is what the
-// program prints.
+// TestDocsOutputs: what docs/operations.md shows of nodes, models, jobs and the queue
+// is what the program prints.
 func TestDocsOutputs(t *testing.T) {
 	text := page(t, "docs/operations.md")
 	show := page(t, "cmd/vramjet/testdata/nodes-show.out")
 	show = show[strings.Index(show, "node gpu-1"):strings.Index(show, "\nnode gpu-2")]
 	for command, printed := range map[string]string{
 		"nodes": page(t, "cmd/vramjet/testdata/nodes-ls.out"), "nodes show gpu-1": show, "models": page(t, "cmd/vramjet/testdata/models.out"),
+		"jobs ls": page(t, "cmd/vramjet/testdata/jobs-ls.out"), "queue": page(t, "cmd/vramjet/testdata/queue.out"),
+		"dead ls --by code": page(t, "cmd/vramjet/testdata/dead-tally.out"), "jobs retry report-6": page(t, "cmd/vramjet/testdata/jobs-retry.out"),
 	} {
 		if !strings.Contains(text, "\n$ vramjet "+command+"\n"+strings.TrimSpace(printed)+"\n") {
 			t.Errorf("docs/operations.md does not show what vramjet %s prints", command)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/vramjet/vramjet/client"
@@ -14,9 +13,14 @@ import (
 
 // jobsCmd looks at jobs.
 type jobsCmd struct {
+	Ls     jobsLsCmd     `cmd:"" help:"List jobs: those that wait, run and have ended."`
+	Show   jobsShowCmd   `cmd:"" help:"Show all that is known of a job."`
 	Status jobsStatusCmd `cmd:"" help:"Show where a job is."`
 	Why    jobsWhyCmd    `cmd:"" help:"Show why a job waits."`
+	Watch  jobsWatchCmd  `cmd:"" help:"Show the changes of a job, or of all, as they come."`
+	Result jobsResultCmd `cmd:"" help:"Print the answer of a job."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel a job, whether it waits or runs."`
+	Retry  jobsRetryCmd  `cmd:"" help:"Submit a job again that died."`
 }
 
 type jobsStatusCmd struct {
@@ -159,38 +163,4 @@ func jobLine(info *schemas.JobInfo) string {
 		parts = append(parts, fmt.Sprintf("attempt %d", info.Attempt))
 	}
 	return strings.Join(parts, "  ")
-}
-
-// queueCmd shows the queue.
-type queueCmd struct{}
-
-// Help is shown below the command's summary.
-func (*queueCmd) Help() string {
-	return `Examples:
-
-    vramjet queue
-    vramjet queue --tenant acme --json
-`
-}
-
-// Run shows the queue.
-func (*queueCmd) Run(ctx context.Context, a *app) error {
-	c, closeClient, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeClient()
-	flows, err := c.Flows(ctx)
-	if err != nil {
-		return err
-	}
-	if a.asJSON() {
-		return a.printJSON(append([]schemas.FlowInfo{}, flows...))
-	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CLASS\tMODEL\tWAITING\tRUNNING")
-	for _, f := range flows {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", f.Class, f.Model, f.Waiting, f.Running)
-	}
-	return w.Flush()
 }

@@ -26,8 +26,9 @@ type cli struct {
 
 	Submit submitCmd `cmd:"" help:"Submit a job and stream its answer."`
 	Batch  batchCmd  `cmd:"" help:"Run files of requests."`
-	Jobs   jobsCmd   `cmd:"" help:"Look at jobs and cancel them."`
-	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, by class and model."`
+	Jobs   jobsCmd   `cmd:"" help:"Look at jobs, read their answers, and cancel them."`
+	Queue  queueCmd  `cmd:"" help:"Show how many jobs wait and run, and pause, resume and purge them."`
+	Dead   deadCmd   `cmd:"" help:"Look at dead letters, and retry, remove and export them."`
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
 	Models modelsCmd `cmd:"" help:"Show, load and pin models, and estimate what they need."`
 

@@ -18,7 +18,13 @@ func TestJobs(t *testing.T) {
 		"status": `{"job":"j1","state":"running","node":"gpu-1","backend":"ollama","model":"llama3.2","attempt":2}`,
 		"cancel": `{"job":"j1","state":"cancelled"}`,
 		"why":    `{"job":"j1","state":"queued","model":"llama3.2","class":"normal","waited_ms":252000,"before":36,"reason":"all 4 slots of llama3.2 are busy, and jobs go first: 36 of its own","why":["gpu-1/ollama: all 4 slots are busy","gpu-2/ollama: is draining"],"next":"it begins when its turn comes","eta_ms":80000,"fix":["have the node take jobs again: vramjet nodes undrain gpu-2"]}`,
-		"list":   `{"flows":[{"class":"interactive","model":"llama3.2","waiting":0,"running":2},{"class":"batch","model":"qwen3:4b","waiting":1200,"running":4}]}`,
+		"list": `{"flows":[{"class":"interactive","model":"llama3.2","waiting":0,"running":2},{"class":"batch","model":"qwen3:4b","waiting":1200,"running":4,"paused":true}],` +
+			`"pauses":[{"class":"batch","by":"ana@desk","since":"2026-11-01T12:00:00Z"},{"model":"llama3.3:*","since":"2026-11-01T13:30:00Z"}]}`,
+		"pause":  `{"pauses":[{"class":"batch","by":"ana@desk","since":"2026-11-01T12:00:00Z"}]}`,
+		"resume": `{"pauses":[]}`,
+		"purge":  `{"waiting":1200,"running":4,"through":5000}`,
+		"show": `{"job":"j1","state":"running","node":"gpu-1","backend":"ollama","model":"llama3.2","attempt":2,"class":"normal","submitted":"2026-11-01T12:00:00Z",` +
+			`"headers":{"Vj-Timeout":"90s","X-Own":"kept"},"body":{"messages":[{"role":"user","content":"hi"}]}}`,
 	})
 	for _, c := range []struct {
 		golden string
@@ -31,6 +37,14 @@ func TestJobs(t *testing.T) {
 		{"jobs-why.json", []string{"jobs", "why", "j1", "--output", "json"}},
 		{"queue.out", []string{"queue"}},
 		{"queue.json", []string{"queue", "--json"}},
+		{"queue-pause.out", []string{"queue", "pause", "--class", "batch"}},
+		{"queue-resume.out", []string{"queue", "resume", "--all"}},
+		{"queue-resume.json", []string{"queue", "resume", "--all", "--json"}},
+		{"queue-purge.out", []string{"queue", "purge", "--class", "batch", "--running", "--yes"}},
+		{"queue-purge-dry.out", []string{"queue", "purge", "--class", "batch", "--dry-run"}},
+		{"queue-purge.json", []string{"queue", "purge", "--class", "batch", "-y", "--json"}},
+		{"jobs-show.out", []string{"jobs", "show", "j1", "--body"}},
+		{"jobs-show.json", []string{"jobs", "show", "j1", "--body", "--json"}},
 	} {
 		stdout, stderr := s.want(t, exitOK, c.args...)
 		golden(t, c.golden, stdout)
@@ -42,13 +56,16 @@ func TestJobs(t *testing.T) {
 
 func TestJobsErrors(t *testing.T) {
 	s := newSite(t)
-	for _, verb := range []string{"status", "cancel", "why"} {
+	for _, verb := range []string{"status", "cancel", "why", "show", "watch", "retry"} {
 		s.want(t, exitNoDispatcher, "jobs", verb, "j1")
 	}
+	s.want(t, exitNoDispatcher, "jobs", "ls")
+	s.want(t, exitOK, "jobs", "ls", "--state", "ok")
+	s.want(t, exitNotFound, "jobs", "result", "j1") // nobody can say that it ever was
 	s.want(t, exitNoDispatcher, "queue")
 	gone := `{"error":{"message":"no job j1","type":"not_found_error","code":"job_not_found"}}`
-	s.answerAPI(t, map[string]string{"status": gone, "cancel": gone, "why": gone, "list": `{"flows":null}`})
-	for _, verb := range []string{"status", "cancel", "why"} {
+	s.answerAPI(t, map[string]string{"status": gone, "cancel": gone, "why": gone, "show": gone, "list": `{"flows":null}`})
+	for _, verb := range []string{"status", "cancel", "why", "show", "watch", "result", "retry"} {
 		s.want(t, exitNotFound, "jobs", verb, "j1")
 	}
 	if stdout, _ := s.want(t, exitOK, "queue", "--json"); stdout != "[]\n" {

@@ -3,16 +3,16 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math"
 	"os"
 
 	"github.com/vramjet/vramjet/dispatcher/simulate"
 )
 
-// isTerminal reports whether somebody looks at what is written.
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
+// isTerminal reports whether somebody looks at what is written there, or types what is
+// read.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}
