@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
-const patience = 20 * time.Second
+// patience is longer than a delivery is waited for that a busy machine lost.
+const patience = 45 * time.Second
 
 // system is a NATS server and what the tests of this package do on it.
 type system struct {
