@@ -229,6 +229,61 @@ func TestRunIsTakenUp(t *testing.T) {
 	h.wants(out, 1000)
 }
 
+// TestNothingIsRunTwice: what has its result is not submitted again, also when the queue
+// has forgotten the ids of the jobs, and the files are lost.
+func TestNothingIsRunTwice(t *testing.T) {
+	h := newHall(t)
+	stream, err := h.js.Stream(h.ctx(), broker.StreamJobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.Duplicates = 100 * time.Millisecond // the least that there is
+	if _, err := h.js.UpdateStream(h.ctx(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	h.serve()
+	in, out := h.file(100), filepath.Join(h.dir, "out.jsonl")
+	h.run(in, out, Config{})
+	for _, lost := range []bool{false, true} {
+		if lost {
+			for _, name := range []string{out, out + errorsSuffix} {
+				if err := os.Remove(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		time.Sleep(200 * time.Millisecond) // of the server's clock
+		h.run(in, out, Config{})
+		h.wants(out, 100)
+		if st, err := h.js.Stream(h.ctx(), broker.StreamJobs); err != nil || st.CachedInfo().State.LastSeq != 100 {
+			t.Errorf("files lost: %v: %d jobs were submitted, %v", lost, st.CachedInfo().State.LastSeq, err)
+		}
+	}
+}
+
+// TestOtherRoundsAreNotTaken: a job of a line's round before that ends late is no result
+// of this one.
+func TestOtherRoundsAreNotTaken(t *testing.T) {
+	o, err := openOutputs(filepath.Join(t.TempDir(), "out"), someBatch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	r := &runner{m: &manifest{}, out: o}
+	r.m.Round = 1
+	late, now := endOf(1, schemas.StatusCancelled, schemas.Cancelled), endOf(1, schemas.StatusOK, "")
+	now.name.round = 1
+	for _, e := range []*ended{late, now} {
+		if err := r.take(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.answered != 1 || o.failed != 0 {
+		t.Errorf("%d answers, %d failures", o.answered, o.failed)
+	}
+}
+
 // TestRunWaitsForRoom: a full queue holds the reader back, and fails nothing.
 func TestRunWaitsForRoom(t *testing.T) {
 	h := newHall(t)

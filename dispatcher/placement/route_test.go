@@ -67,11 +67,11 @@ func TestRouteOverflows(t *testing.T) {
 	expect(t, d.serves(300), "phi", "phi", "gpt", "gpt")
 
 	// What it costs is not charged to the tenant's share of the other model.
-	lead := d.Lead(d.flow)
+	tag := d.flow.tag
 	d.SetWaiting(d.flow, 62, 1)
 	expect(t, d.serves(1000), "gpt", "gpt")
-	if got := d.Lead(d.flow); got != lead {
-		t.Errorf("it is ahead by %v, and was by %v", got, lead)
+	if d.flow.tag != tag {
+		t.Errorf("its next turn was at %v, and is at %v", tag, d.flow.tag)
 	}
 
 	// Nor does it wait for anything.
@@ -107,6 +107,17 @@ func TestRouteFallsBack(t *testing.T) {
 	expect(t, d.serves(300), "gpt")
 	d.Set(phiAt("a", 0), 900)
 	expect(t, d.serves(900), "phi", "phi") // it takes jobs again
+
+	// Who was ahead of its share of one model is so of the other, and as long waiting.
+	d = newDesk(DefaultPolicy(), 4, phiAt("a", 0), gptAt(1, 4))
+	expect(t, d.serves(300), "phi", "phi")
+	lead, since := d.Lead(d.flow), d.flow.since
+	d.Remove("a")
+	d.pools["gpt"].lanes[schemas.Normal.Rank()].clock = 1000
+	expect(t, d.serves(900))
+	if d.flow.pool.name != "gpt" || d.Lead(d.flow) != lead || lead <= 0 || d.flow.since != since {
+		t.Errorf("it waits for %s, %v ahead since %d; was %v since %d", d.flow.pool.name, d.Lead(d.flow), d.flow.since, lead, since)
+	}
 
 	// What a node makes room for is waited for.
 	full := gpu("a", 24*gib, 2*gib, model("qwen", schemas.Resident, 20*gib, 2), model("phi", schemas.Installed, 20*gib, 0))
