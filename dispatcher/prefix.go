@@ -153,10 +153,7 @@ func (t *term) moveTo(j *job, place string, more int, now time.Time) bool {
 	to := placement.Choice{Node: node, Backend: backend, Model: from.Model}
 	here, cost, _ := t.fleet.inMemory(from, now)
 	there, dearer, ok := t.fleet.inMemory(to, now)
-	kept := 0
-	if j.flow.Class == schemas.Batch {
-		kept = max(0, min(t.cfg.Policy.InteractiveReserve, there.Slots-1))
-	}
+	kept := t.fleet.place.Kept(to.Model, j.flow.Class, there.Slots, t.fleet.ms(now))
 	switch {
 	case !ok, from.Load, here.State != schemas.Resident, dearer > cost, slices.Contains(j.avoid, place),
 		!slices.Contains(there.Kinds, j.Kind), there.Slots-there.Busy <= kept, there.Busy-(here.Busy-1) > more:

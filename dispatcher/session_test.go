@@ -112,6 +112,8 @@ func TestSessionsKeepTheReserve(t *testing.T) {
 	policy.InteractiveReserve = 1
 	p := newPair(t, Config{Policy: policy})
 	const batch = "vj.v1.jobs.default.batch.m"
+	p.wants(p.a, "vj.v1.jobs.default.interactive.m", "i1", "hi")
+	p.end("i1")
 	p.wants(p.a, batch, "s1", "hi", schemas.HeaderSession, "s")
 	p.wants(p.b, batch, "s2", "hi", schemas.HeaderSession, "s")
 	p.end("s2")

@@ -98,7 +98,7 @@ func writeEmbeddings(b *testing.B, lines int) string {
 func BenchmarkInteractiveBesideBatch(b *testing.B) {
 	for b.Loop() {
 		var t table
-		for _, reserve := range []int{0, 2} {
+		for _, reserve := range []int{0, 1, 2} {
 			url, _ := natsServer(b, "")
 			config := filepath.Join(b.TempDir(), "vramjet.yaml")
 			srv := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{{Name: "chat", Slots: 16, FirstToken: 50 * time.Millisecond, TokenInterval: 5 * time.Millisecond, Tokens: 20}}}))

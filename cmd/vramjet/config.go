@@ -34,6 +34,7 @@ policy:
   aging: 30s
   affinity_lag: auto
   max_model_wait: {interactive: 2m, normal: 5m, batch: 30m}
+  interactive_reserve: 1
   overflow_after: 30s
   unknown_model_wait: 10s
 `
@@ -129,7 +130,7 @@ type Policy struct {
 	Aging              time.Duration `koanf:"aging"`               // a class of a model that was not served for so long moves up a class, for one job
 	AffinityLag        Lag           `koanf:"affinity_lag"`        // for how long a model in memory is kept against jobs of its class that wait for others
 	MaxModelWait       ModelWait     `koanf:"max_model_wait"`      // how long a job waits for its model to be loaded, by its class
-	InteractiveReserve int           `koanf:"interactive_reserve"` // slots of each model that jobs of the class batch leave free
+	InteractiveReserve int           `koanf:"interactive_reserve"` // slots of each model that jobs of the class batch leave free for a minute after an interactive one
 	OverflowAfter      time.Duration `koanf:"overflow_after"`      // how long a job of a route waits for one model before another has it; 0: for ever
 	OverflowBudget     float64       `koanf:"overflow_budget"`     // what routes may cost at hosted APIs in a day; 0: no limit
 	UnknownModelWait   time.Duration `koanf:"unknown_model_wait"`  // how long a job waits for a node with its model

@@ -37,7 +37,7 @@ backends:
 models: {"llama3.3:70b": {need: 44GiB, pin: true}, "qwen3:*": {need: 1073741824, pin: false}, 7: {pin: true}}
 routes: {smart: ["llama3.3:70b", openai/gpt-5-mini], "qwen3:8b": ["qwen3:8b", openai/gpt-5-mini]}
 tenants: {default: {weight: 1}, acme: {weight: 2.5}, 7: {weight: 1}}
-policy: {aging: 15s, affinity_lag: 800s, max_model_wait: {interactive: 90s}, interactive_reserve: 1, overflow_after: 20s, overflow_budget: 2.5, unknown_model_wait: 5s}
+policy: {aging: 15s, affinity_lag: 800s, max_model_wait: {interactive: 90s}, interactive_reserve: 2, overflow_after: 20s, overflow_budget: 2.5, unknown_model_wait: 5s}
 `
 
 func writeFile(t *testing.T, name, text string) string {
@@ -72,7 +72,7 @@ func TestConfigFull(t *testing.T) {
 		Routes:  map[string][]string{"smart": {"llama3.3:70b", "openai/gpt-5-mini"}, "qwen3:8b": {"qwen3:8b", "openai/gpt-5-mini"}},
 		Tenants: map[string]Tenant{"default": {Weight: 1}, "acme": {Weight: 2.5}, "7": {Weight: 1}},
 		Policy: Policy{
-			Aging: 15 * time.Second, AffinityLag: "800s", InteractiveReserve: 1, UnknownModelWait: 5 * time.Second,
+			Aging: 15 * time.Second, AffinityLag: "800s", InteractiveReserve: 2, UnknownModelWait: 5 * time.Second,
 			OverflowAfter: 20 * time.Second, OverflowBudget: 2.5,
 			MaxModelWait: ModelWait{Interactive: 90 * time.Second, Normal: 5 * time.Minute, Batch: 30 * time.Minute},
 		},

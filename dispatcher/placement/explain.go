@@ -48,7 +48,7 @@ func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
 	case ask.Flow != nil && ask.Flow.paused != "":
 		x.Reason, x.Next = ask.Flow.paused, "it is looked at again within a second"
 	case p.slots > 0 || soonest.place != nil && soonest.place.way() == hosted && soonest.place.model.State == schemas.Remote:
-		s.explainTurn(&x, p, ask, before)
+		s.explainTurn(&x, p, ask, before, now)
 		x.Fix = nil
 	case soonest.place == nil:
 		x.Reason = p.name + " is not in memory, and no node can load it"
@@ -116,20 +116,29 @@ func (l line) String() string {
 }
 
 // explainTurn explains a wait for a slot of a model that is in memory, or nearly.
-func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int) {
+func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, now int64) {
 	slots, ready := p.usable()
+	kept := 0
+	for _, q := range p.places {
+		if q.why() == "" && q.model.State != schemas.Installed && ask.Flow != nil {
+			kept += s.kept(p, ask.Flow.Class, q.model.Slots, now)
+		}
+	}
 	l := p.line(ask.Flow, before)
 	turns := float64(before+1) / l.share
-	wait := (float64(l.above) + turns) * 1000 * cmp.Or(p.seconds, 1) / float64(max(1, slots))
+	wait := (float64(l.above) + turns) * 1000 * cmp.Or(p.seconds, 1) / float64(max(1, slots-kept))
 	x.Next = "it begins when its turn comes"
 	if l.above > 0 && s.policy.AgingMS > 0 {
 		aging := s.policy.AgingMS * int64(ask.Flow.Class.Rank())
 		wait = min(wait, turns*float64(aging))
 		x.Next += "; however many come first, a job of its class begins about every " + duration(aging)
 	}
-	if ready {
+	switch {
+	case ready && kept > 0:
+		x.Reason = fmt.Sprintf("the free slots of %s are kept for interactive jobs (%d of %d), and the others are busy", p.name, kept, slots) + l.String()
+	case ready:
 		x.Reason = fmt.Sprintf("all %d slots of %s are busy", slots, p.name) + l.String()
-	} else {
+	default:
 		x.Reason = p.name + " is being loaded" + l.String()
 		wait += float64(loadTime(p))
 	}
@@ -164,16 +173,18 @@ type outlook struct {
 // outlook says when and why not now a place takes a job.
 func (s *Scheduler) outlook(q *place, ask Ask, now int64) outlook {
 	o := outlook{place: q, after: never}
-	unsuited := s.suits(q, ask)
+	unsuited := s.suits(q, ask, now)
 	switch {
 	case q.why() != "":
 		o.why, o.fix = q.why(), fixOf(q)
-	case unsuited != "":
+	case unsuited != "" && unsuited != keptForOthers:
 		o.why = unsuited
 	case q.model.State == schemas.Loading && q.model.Busy >= q.model.Slots:
 		o.why, o.after = fmt.Sprintf("is loading it, and all %d slots are taken", q.model.Slots), 0
 	case q.model.Busy >= q.model.Slots:
 		o.why, o.after = fmt.Sprintf("all %d slots are busy", q.model.Slots), 0
+	case unsuited != "":
+		o.why, o.after = unsuited, 0
 	case q.model.State == schemas.Installed:
 		return s.outlookLoad(q, ask, now)
 	case q.model.State == schemas.Loading:

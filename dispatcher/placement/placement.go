@@ -84,7 +84,7 @@ func compareBool(a, b bool) int {
 // choose returns the best place for a job, and false where none can take it now.
 // Where that is because models must give way first, those are told to.
 func (s *Scheduler) choose(p *pool, ask Ask, now int64) (Choice, bool) {
-	best := s.bestOpen(p, ask)
+	best := s.bestOpen(p, ask, now)
 	if best != nil && best.way() != hosted {
 		return best.choice(), true
 	}
@@ -107,32 +107,52 @@ func (p *place) choice() Choice {
 
 // bestOpen returns the best place that takes the job and has nothing to load; nil
 // where there is none.
-func (s *Scheduler) bestOpen(p *pool, ask Ask) *place {
+func (s *Scheduler) bestOpen(p *pool, ask Ask, now int64) *place {
 	best, ok := p.open.first()
-	if !ok || s.suits(best, ask) == "" {
+	if !ok || s.suits(best, ask, now) == "" {
 		return best
 	}
 	best = nil
 	for _, q := range p.open.items {
-		if s.suits(q, ask) == "" && (best == nil || comparePlaces(q, best) < 0) {
+		if s.suits(q, ask, now) == "" && (best == nil || comparePlaces(q, best) < 0) {
 			best = q
 		}
 	}
 	return best
 }
 
+// keptForOthers is why a place with free slots takes no job of the class batch.
+const keptForOthers = "its free slots are kept for interactive jobs"
+
 // suits says why a place that takes jobs does not take this one; "" where it does.
-func (s *Scheduler) suits(p *place, ask Ask) string {
-	switch keep := min(s.policy.InteractiveReserve, p.model.Slots-1); {
+func (s *Scheduler) suits(p *place, ask Ask, now int64) string {
+	switch {
 	case len(ask.Avoid) > 0 && slices.Contains(ask.Avoid, p.choice().Place()):
 		return "turned the job away"
 	case s.bars(p, ask) != "":
 		return s.bars(p, ask)
-	case keep > 0 && !ask.Aged && ask.Flow != nil && ask.Flow.Class == schemas.Batch && p.model.Slots-p.model.Busy <= keep:
-		return "the slots that are free are kept for jobs that are not of the class batch"
+	case !ask.Aged && ask.Flow != nil && p.model.Slots-p.model.Busy <= s.kept(p.pool, ask.Flow.Class, p.model.Slots, now):
+		return keptForOthers
 	default:
 		return ""
 	}
+}
+
+// Kept is how many slots of a model in memory, which has so many in all, jobs of a
+// class leave free now.
+func (s *Scheduler) Kept(model string, class schemas.Class, slots int, now int64) int {
+	p := s.pools[model]
+	if p == nil {
+		return 0
+	}
+	return s.kept(p, class, slots, now)
+}
+
+func (s *Scheduler) kept(p *pool, class schemas.Class, slots int, now int64) int {
+	if class != schemas.Batch || now-p.served[schemas.Interactive.Rank()] >= recentMS {
+		return 0
+	}
+	return max(0, min(s.policy.InteractiveReserve, slots-1))
 }
 
 // bars says why a place never takes a job, whatever comes free; "" where it does.
@@ -195,7 +215,7 @@ func (s *Scheduler) bestLoad(p *pool, ask Ask, now int64) *option {
 
 // better returns the better of best and a load at a place, and whether there is one.
 func (s *Scheduler) better(best *option, q *place, ask Ask, now int64) (*option, bool) {
-	if q.model.State != schemas.Installed || q.why() != "" || s.suits(q, ask) != "" {
+	if q.model.State != schemas.Installed || q.why() != "" || s.suits(q, ask, now) != "" {
 		return best, false
 	}
 	o, ok := s.considerLoad(q, ask, now)
@@ -216,7 +236,7 @@ func (s *Scheduler) onTarget(p *pool, ask Ask, now int64) *option {
 	if q == nil {
 		return nil
 	}
-	if q.index >= 0 && q.model.State == schemas.Installed && q.why() == "" && s.suits(q, ask) == "" {
+	if q.index >= 0 && q.model.State == schemas.Installed && q.why() == "" && s.suits(q, ask, now) == "" {
 		if o, ok := s.considerLoad(q, ask, now); ok {
 			return o
 		}

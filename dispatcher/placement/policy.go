@@ -28,7 +28,8 @@ type Policy struct {
 	OverflowMS int64
 
 	// InteractiveReserve is how many slots of each model in memory jobs of the class
-	// batch leave free. One they may always have.
+	// batch leave free, as long as interactive jobs for it came in the last minute.
+	// One they may always have.
 	InteractiveReserve int
 }
 
@@ -53,6 +54,8 @@ func DefaultPolicy() Policy {
 		AgingMS:        30_000,
 		OverflowMS:     30_000,
 		MaxModelWaitMS: PerClass[int64]{Interactive: 120_000, Normal: 300_000, Batch: 1_800_000},
+
+		InteractiveReserve: 1,
 	}
 }
 
@@ -64,6 +67,6 @@ const (
 	unknownLoadMS = 10_000
 
 	// recentMS is how long a model counts as used, after its last job, for jobs of a
-	// lower class.
+	// lower class, and keeps slots free for interactive ones.
 	recentMS = 60_000
 )

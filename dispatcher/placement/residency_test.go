@@ -116,16 +116,23 @@ func TestClaimsEnd(t *testing.T) {
 	}
 }
 
-// TestInteractiveReserve: jobs of the class batch leave slots free, unless their class
-// has aged.
+// TestInteractiveReserve: jobs of the class batch leave slots free for a minute after an
+// interactive job, unless their class has aged.
 func TestInteractiveReserve(t *testing.T) {
 	p := DefaultPolicy()
 	p.InteractiveReserve = 1
 	for class, want := range map[schemas.Class]bool{schemas.Interactive: true, schemas.Normal: true, schemas.Batch: false} {
 		s := newStage(t, p, 1)
+		chat := s.Flow(schemas.Flow{Tenant: "chat", Class: schemas.Interactive, Model: "qwen"}, 1)
+		s.SetWaiting(chat, 1, 0)
+		_, c, _ := s.Next(0)
+		s.Serve(chat, c, 0) // the slot is free again at once
 		s.waits("qwen", class, 1, 0)
-		if _, _, ok := s.Next(0); ok != want {
+		if _, _, ok := s.Next(recentMS - 1); ok != want {
 			t.Errorf("%s: a slot of two is free: %v", class, ok)
+		}
+		if _, _, ok := s.Next(recentMS + retryMS(s.pools["qwen"])); !ok {
+			t.Errorf("%s: a slot of two is free, and no interactive job came for a minute", class)
 		}
 	}
 	s := newStage(t, p, 0)

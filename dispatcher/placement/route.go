@@ -162,7 +162,7 @@ func (s *Scheduler) overflow(now int64) (best *Flow, c Choice, ok bool) {
 			if p == nil || p == f.pool {
 				continue
 			}
-			if q := s.bestOpen(p, Ask{Model: model, Flow: f}); q != nil {
+			if q := s.bestOpen(p, Ask{Model: model, Flow: f}, now); q != nil {
 				best, at = f, q
 				break
 			}
@@ -233,7 +233,7 @@ func (s *Scheduler) chooseRouted(models []string, ask Ask, now int64) (Choice, b
 	}
 	for _, model := range models {
 		if other := s.pools[model]; other != nil && other != p {
-			if q := s.bestOpen(other, ask); q != nil {
+			if q := s.bestOpen(other, ask, now); q != nil {
 				return q.choice(), true
 			}
 		}

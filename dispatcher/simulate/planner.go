@@ -13,7 +13,7 @@ type planner struct {
 	sched   *placement.Scheduler
 	byName  map[string]*machine
 	flows   map[schemas.Flow]*queue
-	waiting map[string]int // jobs that wait, by model
+	waiting map[string][3]int // jobs that wait, by model and rank of the class
 	ticking bool
 }
 
@@ -28,7 +28,7 @@ const backendName = "sim"
 func newPlanner(r *run) *planner {
 	p := &planner{
 		run: r, sched: placement.NewScheduler(placement.NewFleet(), r.Tune, nil),
-		byName: map[string]*machine{}, flows: map[schemas.Flow]*queue{}, waiting: map[string]int{},
+		byName: map[string]*machine{}, flows: map[schemas.Flow]*queue{}, waiting: map[string][3]int{},
 	}
 	for _, m := range r.machines {
 		p.byName[m.Name] = m
@@ -47,7 +47,9 @@ func (p *planner) arrive(r *request) {
 		p.flows[key] = q
 	}
 	q.jobs = append(q.jobs, r)
-	p.waiting[r.Model]++
+	n := p.waiting[r.Model]
+	n[r.Class.Rank()]++
+	p.waiting[r.Model] = n
 	p.sched.Arrive(q.flow, 1, p.ms())
 }
 
@@ -79,8 +81,11 @@ func (p *planner) decide() bool {
 	q := p.flows[f.Flow]
 	r := q.jobs[0]
 	q.jobs = q.jobs[1:]
-	if p.waiting[r.Model]--; p.waiting[r.Model] == 0 {
+	n := p.waiting[r.Model]
+	if n[r.Class.Rank()]--; n == [3]int{} {
 		delete(p.waiting, r.Model)
+	} else {
+		p.waiting[r.Model] = n
 	}
 	r.charged = cost
 	m := p.byName[c.Node]
@@ -131,7 +136,8 @@ func (p *planner) loaded(m *machine) {
 	p.sched.Set(n, p.ms())
 }
 
-// look notes what is free of models for which jobs wait.
+// look notes what is free of models for which jobs wait. What is kept for
+// others is not.
 func (p *planner) look() {
 	p.idle.free, p.idle.leaving = 0, 0
 	for model, waiting := range p.waiting {
@@ -140,8 +146,13 @@ func (p *planner) look() {
 			if c == nil || !c.resident {
 				continue
 			}
-			free := min(waiting, max(0, c.Slots-c.running))
-			waiting -= free
+			free := 0
+			for rank, class := range schemas.Classes {
+				kept := p.sched.Kept(model, class, c.Slots, p.ms())
+				take := min(waiting[rank], max(0, c.Slots-c.running-free-kept))
+				free += take
+				waiting[rank] -= take
+			}
 			if p.sched.GivesWay(placement.Choice{Node: m.Name, Backend: backendName, Model: model}) {
 				p.idle.leaving += free
 			} else {
