@@ -30,28 +30,35 @@ func BenchmarkBatch(b *testing.B) {
 	in := writeEmbeddings(b, lines)
 	for b.Loop() {
 		var t table
-		url, _ := natsServer(b, "")
-		t.add("minimal path: jobs of one token", "/s", newMinimal(b, url).rate(40_000), "")
+		url, server := natsServer(b, "")
 		srv := httptest.NewServer(sim.New(sim.Config{Models: []sim.Model{{Name: "embed", Kinds: []schemas.Kind{schemas.Embedding}, Slots: 256}}}))
 		b.Cleanup(srv.Close)
+		m := newMinimalBatch(b, url, "")
+		t.add("minimal path: lines", "/s", m.rate(40_000), "")
+		m.close()
+		m = newMinimalBatch(b, url, srv.URL)
+		t.add("minimal path with the backend: lines", "/s", m.rate(40_000), "minimal path: lines")
+		m.close()
 		config := filepath.Join(b.TempDir(), "vramjet.yaml")
 		if err := os.WriteFile(config, fmt.Appendf(nil, "backends:\n- {name: sim, kind: sim, url: %q}\n", srv.URL), 0o600); err != nil {
 			b.Fatal(err)
 		}
 		dispatcher := start(b, "dispatcher", "vramjet", "dispatcher", "--server", url, "--http", "off")
-		start(b, "worker", "vramjet", "worker", "--server", url, "--config", config, "--node", "bench", "--http", "off")
+		worker := start(b, "worker", "vramjet", "worker", "--server", url, "--config", config, "--node", "bench", "--http", "off")
 		connect(b, url).serves("embed", 1)
 		out := filepath.Join(b.TempDir(), "out.jsonl")
+		before := server.cpu()
 		began := time.Now()
 		batch := start(b, "client", "vramjet", "batch", "run", in, "-o", out, "--server", url, "--in-flight", "1024")
 		most, early, late := int64(0), int64(0), int64(0)
+		took := time.Duration(0) // by the client
 		first := time.Time{}
 		for running := true; running; {
 			select {
 			case <-batch.done:
 				running = false
 			case <-time.After(200 * time.Millisecond):
-				most = max(most, batch.rss())
+				most, took = max(most, batch.rss()), max(took, batch.cpu())
 				late = dispatcher.rss()
 				if st, err := os.Stat(out); first.IsZero() && err == nil && st.Size() > 0 {
 					first = time.Now()
@@ -65,7 +72,13 @@ func BenchmarkBatch(b *testing.B) {
 			b.Fatalf("the batch ended with %d", code)
 		}
 		t.add("vramjet: lines checked", "/s", float64(lines)/first.Sub(began).Seconds(), "")
-		t.add("vramjet: lines of a batch answered", "/s", float64(lines)/time.Since(first).Seconds(), "minimal path: jobs of one token")
+		t.add("vramjet: lines of a batch answered", "/s", float64(lines)/time.Since(first).Seconds(), "minimal path: lines")
+		for _, part := range []struct {
+			name string
+			cpu  time.Duration
+		}{{"client", took}, {"dispatcher", dispatcher.cpu()}, {"worker", worker.cpu()}, {"nats", server.cpu() - before}} {
+			t.add("processor time a line, "+part.name, "us", float64(part.cpu.Microseconds())/float64(lines), "")
+		}
 		t.add("memory of the client at most", "MiB", float64(most>>20), "")
 		t.add("memory of the dispatcher after 5 s", "MiB", float64(early>>20), "")
 		t.add("memory of the dispatcher at the end", "MiB", float64(late>>20), "")

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -170,6 +171,19 @@ func (p *process) rss() int64 {
 		}
 	}
 	return kb << 10
+}
+
+// cpu is the processor time that the process has had; 0 where that can't be read.
+func (p *process) cpu() time.Duration {
+	p.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the third on, see proc_pid_stat(5)
+	user, _ := strconv.ParseInt(fields[14-3], 10, 64)
+	system, _ := strconv.ParseInt(fields[15-3], 10, 64)
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }
 
 // within waits until ok, and fails if that takes too long.

@@ -18,6 +18,9 @@ const (
 // batch is how much is written at once where tokens come as fast as it goes.
 const batch = 48 << 10
 
+// held is how much net/http keeps of what is written and not flushed.
+const held = 2 << 10
+
 // frames are the pieces of a stream in one dialect. The text of a token, which
 // needs no escapes but for quotes, goes between before and after.
 type frames struct {
@@ -65,8 +68,11 @@ func (w *writer) stream(ctx context.Context, tokens []string) outcome {
 	if fail.End != "" {
 		return w.end(ctx, fail.End)
 	}
-	w.buf = append(w.buf, w.f.last...)
-	if !w.flush() {
+	if len(w.buf)+len(w.f.last) > held && !w.flush() {
+		return gone
+	}
+	// The end goes out when the handler returns: whoever reads it finds the slot free.
+	if _, err := w.w.Write(append(w.buf, w.f.last...)); err != nil {
 		return gone
 	}
 	return whole

@@ -318,6 +318,33 @@ func TestUnloadBusy(t *testing.T) {
 	})
 }
 
+// A sentEnd is an answer that notes whether its end was sent by the handler itself.
+type sentEnd struct {
+	*httptest.ResponseRecorder
+	early bool
+}
+
+func (s *sentEnd) Flush() {
+	body := s.Body.String()
+	s.early = s.early || strings.Contains(body, "[DONE]") || strings.Contains(body, `"done":true`)
+}
+
+// TestSlotIsFreeAtTheEnd: who has read an answer finds its slot free, since the end is
+// sent when the handler has returned.
+func TestSlotIsFreeAtTheEnd(t *testing.T) {
+	each(t, func(t *testing.T, r rig) {
+		path := "/v1/chat/completions"
+		if _, isOllama := r.Provider.(*providers.Ollama); isOllama {
+			path = "/api/chat"
+		}
+		answer := &sentEnd{ResponseRecorder: httptest.NewRecorder()}
+		r.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, path, strings.NewReader(`{"model":"slow","stream":true,"max_tokens":2,"options":{"num_predict":2},"messages":[{"role":"user","content":"hi"}]}`)))
+		if answer.early || answer.Code != http.StatusOK || r.Counts("slow").Finished != 1 {
+			t.Errorf("status %d, early: %v, finished: %d: %s", answer.Code, answer.early, r.Counts("slow").Finished, answer.Body)
+		}
+	})
+}
+
 func TestDevices(t *testing.T) {
 	r := newRig(t, providers.KindSim, config())
 	loader := r.Provider.(providers.Loader)
