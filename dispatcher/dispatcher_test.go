@@ -256,13 +256,38 @@ func TestAttemptsRunOut(t *testing.T) {
 		n.free(r, schemas.StreamBroken, 0)
 	}
 	status, err := s.end("j1")
-	if status != schemas.StatusError || !strings.Contains(err.Message, "2 times") {
+	if status != schemas.StatusError || !strings.Contains(err.Message, "given out 2 times") {
 		t.Errorf("ended %s: %v", status, err)
 	}
 	if ok, err := broker.Has(t.Context(), s.nc, broker.StreamDead, "vj.v1.dead.default.normal.m"); !ok || err != nil {
 		t.Errorf("a dead letter: %v, %v", ok, err)
 	}
 	s.wantQueued(0)
+}
+
+// TestJobThatKillsItsNodes: a job that may be why its nodes die takes three at most,
+// however often it may be tried.
+func TestJobThatKillsItsNodes(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	s.submit("m", "j1", schemas.HeaderAttempts, "100")
+	for _, name := range []string{"a", "b", "c"} {
+		n := s.node(name, nil, "m")
+		n.next()
+		n.kill()
+	}
+	d := s.node("d", nil, "m")
+	status, err := s.end("j1")
+	if status != schemas.StatusError || err.Code != schemas.UpstreamError || !strings.Contains(err.Message, "lost 3 times") {
+		t.Errorf("ended %s: %v", status, err)
+	}
+	if ok, err := broker.Has(t.Context(), s.nc, broker.StreamDead, "vj.v1.dead.default.normal.m"); !ok || err != nil {
+		t.Errorf("a dead letter: %v, %v", ok, err)
+	}
+	s.submit("m", "j2")
+	if r := d.next(); r.job() != "j2" {
+		t.Errorf("node d got %s, want j2", r.job())
+	}
 }
 
 // TestBlockedFlowBlocksNobody: a flow whose model is busy holds up no other.

@@ -1,7 +1,6 @@
 package dispatcher
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -155,6 +154,14 @@ func (t *term) hold(j *job, now time.Time) bool {
 	return true
 }
 
+// maxLosses is how many nodes a job may take with it, however many attempts it has.
+const maxLosses = 3
+
+// isDead reports whether a job was tried for the last time.
+func (t *term) isDead(j *job) bool {
+	return j.attempt > uint64(j.Attempts) || t.losses[j.key()].n >= maxLosses
+}
+
 // mayRun returns why a sound job is not to be run any more, or nil.
 func (t *term) mayRun(j *job, now time.Time) error {
 	_, marked := t.marks[j.key()]
@@ -163,8 +170,10 @@ func (t *term) mayRun(j *job, now time.Time) error {
 		return schemas.Errorf(schemas.Cancelled, "cancelled while it waited")
 	case !j.Deadline.IsZero() && now.After(j.Deadline):
 		return schemas.Errorf(schemas.Deadline, "its deadline, %s, passed while it waited", j.Deadline.Format(time.RFC3339))
+	case t.losses[j.key()].n >= maxLosses:
+		return schemas.Errorf(schemas.UpstreamError, "its node was lost %d times while it ran the job: gave up, as the job may be why", maxLosses)
 	case j.attempt > uint64(j.Attempts):
-		return schemas.Errorf(schemas.UpstreamError, "lost with its node %s times: gave up", strconv.Itoa(j.Attempts))
+		return schemas.Errorf(schemas.UpstreamError, "given out %d times, and never ended: gave up", j.Attempts)
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model}):
 		return t.modelNotFound(j.Flow.Model)
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model, Local: j.Local}):

@@ -15,8 +15,9 @@ import (
 const (
 	countEvery   = 2 * time.Second // the stream is counted so often, which heals lost hints
 	extendEvery  = broker.AckWait / 3
-	parkedAtMost = 25 * time.Second // then a job goes back to the queue
+	parkedAtMost = 25 * time.Second // then a job is looked at as if it came just now
 	memory       = time.Minute      // how long failed and void runs are remembered
+	lossMemory   = time.Hour        // how long lost nodes are, after the last
 	markMemory   = 24 * time.Hour   // as long as results are kept
 	endingAtOnce = 64               // jobs of an unknown model that are ended at a time
 )
@@ -39,6 +40,7 @@ func (t *term) sweep(now time.Time) {
 	t.sweepResults(now)
 	maps.DeleteFunc(t.voided, func(_ jobKey, v voided) bool { return now.Sub(v.at) > memory })
 	maps.DeleteFunc(t.avoid, func(_ jobKey, a avoided) bool { return now.Sub(a.at) > memory })
+	maps.DeleteFunc(t.losses, func(_ jobKey, l losses) bool { return now.Sub(l.at) > lossMemory })
 	maps.DeleteFunc(t.marks, func(_ jobKey, at time.Time) bool { return now.Sub(at) > markMemory })
 }
 
@@ -104,8 +106,9 @@ func (t *term) modelNotFound(model string) *schemas.Error {
 	return schemas.Errorf(schemas.ModelNotFound, "no node serves the model %q; the nearest that are served: %s", model, strings.Join(near, ", "))
 }
 
-// sweepParked keeps the deliveries that wait here ours, and gives those back that
-// found no place for too long.
+// sweepParked keeps the deliveries that wait here ours, and ends jobs that nobody can
+// run any more. None is given back to the queue while it is ours: that would count as
+// an attempt.
 func (t *term) sweepParked(now time.Time) {
 	extend := now.Sub(t.extended) > extendEvery
 	if extend {
@@ -113,13 +116,18 @@ func (t *term) sweepParked(now time.Time) {
 	}
 	for _, j := range slices.Clone(t.parked) {
 		switch {
-		case now.Sub(j.parked) > parkedAtMost && !j.Local || now.After(j.lease):
+		case now.After(j.lease):
 			t.unpark(j, now)
 			t.giveBack(j, time.Second)
-		case !j.Deadline.IsZero() && now.After(j.Deadline):
-			t.unpark(j, now)
-			t.finish(j, schemas.AsError(t.mayRun(j, now)), now)
-		case extend:
+			continue
+		case !j.Deadline.IsZero() && now.After(j.Deadline), now.Sub(j.parked) > parkedAtMost:
+			if err := t.mayRun(j, now); err != nil {
+				t.unpark(j, now)
+				t.finish(j, schemas.AsError(err), now)
+				continue
+			}
+		}
+		if extend {
 			t.extend(j, now)
 		}
 	}

@@ -40,6 +40,7 @@ type term struct {
 
 	voided   map[jobKey]voided // attempts that were given away while their node was out of sight
 	avoid    map[jobKey]avoided
+	losses   map[jobKey]losses
 	pulling  int  // pulls without an answer
 	counting bool // a count of the stream is under way
 	counted  time.Time
@@ -71,12 +72,19 @@ type avoided struct {
 	at     time.Time
 }
 
+// losses says how often a job's node was lost while it ran the job, and when it last
+// was.
+type losses struct {
+	n  int
+	at time.Time
+}
+
 func newTerm(d *Dispatcher, t takeover) *term {
 	m := &term{
 		Dispatcher: d, ctx: t.ctx, began: time.Now(), over: t.over, inbox: d.nc.NewInbox(),
 		flows: map[string]*flow{}, byKey: map[schemas.Flow]*flow{}, tenants: map[string]*tenant{}, jobs: map[jobKey]*job{}, running: map[string]map[jobKey]*job{},
 		consumers: consumers{limit: d.cfg.Consumers, live: map[string]*consumer{}, closing: map[string]bool{}},
-		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, marks: map[jobKey]time.Time{}, claimed: map[jobKey]bool{},
+		offers:    map[uint64]*offer{}, voided: map[jobKey]voided{}, avoid: map[jobKey]avoided{}, losses: map[jobKey]losses{}, marks: map[jobKey]time.Time{}, claimed: map[jobKey]bool{},
 		later: newLater(),
 	}
 	d.fleet.place = placement.NewScheduler(d.fleet.place.Fleet, d.cfg.Policy, d.cfg.Routes)
@@ -302,10 +310,16 @@ func (t *term) nodeLost(node string, now time.Time) {
 	for k, j := range t.running[node] {
 		t.voided[k] = voided{j.attempt, now}
 		t.cfg.Logger.Warn("a job lost its node", "job", j.ID, "node", node, "attempt", j.attempt)
-		t.tellLost(j)
+		t.lost(j, now)
 		t.forgetJob(k, j, now)
 		t.giveBack(j, 0)
 	}
+}
+
+// lost notes that a job's node is gone.
+func (t *term) lost(j *job, now time.Time) {
+	t.losses[j.key()] = losses{t.losses[j.key()].n + 1, now}
+	t.tellLost(j)
 }
 
 // leasesOut looks for the jobs of a node again that was silent for so long that
@@ -316,7 +330,7 @@ func (t *term) leasesOut(node string, now time.Time) {
 	}
 	for k, j := range t.running[node] {
 		t.voided[k] = voided{j.attempt, now}
-		t.tellLost(j)
+		t.lost(j, now)
 		t.forgetJob(k, j, now)
 		j.flow.returned(now)
 	}
