@@ -21,18 +21,19 @@ import (
 var schemaFiles embed.FS
 
 // compiled returns all JSON Schemas by their names: "chat" for jsonschema/chat.json.
-var compiled = sync.OnceValues(compile)
+var compiled = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) { return compile(schemaFiles) })
 
-func compile() (map[string]*jsonschema.Schema, error) {
+// compile compiles all that is in the folder jsonschema.
+func compile(in fs.FS) (map[string]*jsonschema.Schema, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
-	files, err := fs.Glob(schemaFiles, "jsonschema/*.json")
+	files, err := fs.Glob(in, "jsonschema/*.json")
 	if err != nil {
 		return nil, fmt.Errorf("list the schemas: %w", err)
 	}
 	const base = "https://vramjet.dev/schemas/v1/"
 	for _, file := range files {
-		text, err := schemaFiles.ReadFile(file)
+		text, err := fs.ReadFile(in, file)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
