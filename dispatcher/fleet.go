@@ -34,6 +34,7 @@ type node struct {
 	heard    time.Time
 	probed   time.Time              // zero: not since it was last heard
 	rests    map[modelKey]time.Time // until when a model is left alone
+	suspects map[modelKey]suspect
 	promises map[uint64]*promise
 	foreign  map[modelKey]int // slots taken that no promise explains: another leader's
 }
@@ -46,6 +47,7 @@ type modelKey struct{ backend, model string }
 type promise struct {
 	id      uint64
 	choice  placement.Choice
+	given   time.Time
 	loads   bool // counts memory until the node reports the load
 	offered bool // the node's reports may count the slot
 
@@ -79,12 +81,13 @@ func (f *fleet) observe(s *schemas.NodeState, now time.Time) (rebooted bool) {
 	n := f.nodes[s.Node]
 	switch {
 	case n == nil:
-		n = &node{rests: map[modelKey]time.Time{}, promises: map[uint64]*promise{}}
+		n = &node{rests: map[modelKey]time.Time{}, suspects: map[modelKey]suspect{}, promises: map[uint64]*promise{}}
 		f.nodes[s.Node] = n
 	case n.state.Boot != s.Boot:
 		rebooted = true
 		clear(n.promises)
 		clear(n.rests)
+		clear(n.suspects)
 	case s.Seq < n.state.Seq:
 		return false
 	}
@@ -150,7 +153,7 @@ func (f *fleet) promise(c placement.Choice, now time.Time) *promise {
 	f.next++
 	n := f.nodes[c.Node]
 	state := n.stateOf(c)
-	p := &promise{id: f.next, choice: c, loads: c.Load, waits: c.Load || state == schemas.Installed || state == schemas.Loading}
+	p := &promise{id: f.next, choice: c, given: now, loads: c.Load, waits: c.Load || state == schemas.Installed || state == schemas.Loading}
 	n.promises[p.id] = p
 	if c.Load {
 		f.refresh(c.Node, now)
@@ -201,7 +204,7 @@ func (f *fleet) wake(now time.Time) {
 	for id, n := range f.nodes {
 		before := len(n.rests)
 		maps.DeleteFunc(n.rests, func(_ modelKey, until time.Time) bool { return now.After(until) })
-		if len(n.rests) < before {
+		if woke := n.wakeSuspects(now); woke || len(n.rests) < before {
 			f.refresh(id, now)
 		}
 	}
@@ -302,6 +305,7 @@ func (n *node) backend(b schemas.Backend, now time.Time) placement.Backend {
 		if now.Before(n.rests[k]) {
 			pm.Closed = "turned a job away just now"
 		}
+		n.suspects[k].judge(&pm, now)
 		pb.Models = append(pb.Models, pm)
 	}
 	return pb

@@ -220,7 +220,7 @@ func (t *term) placeParked(now time.Time) {
 		}
 		ask := j.ask()
 		choice, ok := t.fleet.place.Choose(ask, t.fleet.ms(now))
-		if !ok && len(j.avoid) > 0 { // better there than nowhere
+		if !ok && len(j.avoid) > 0 && !t.fleet.place.Elsewhere(ask) { // better there than nowhere
 			ask.Avoid = nil
 			choice, ok = t.fleet.place.Choose(ask, t.fleet.ms(now))
 		}

@@ -261,6 +261,12 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	if j.promise != nil {
 		busy := j.promise.ran(time.Duration(d.BusyMS)*time.Millisecond, now)
 		t.fleet.place.Done(j.flow.Flow, j.promise.choice.Model, j.cost, busy.Seconds())
+		switch {
+		case d.Status == schemas.StatusOK:
+			t.fleet.served(j.promise.choice, now)
+		case speaksAgainst(d.Code):
+			t.fleet.failed(j.promise.choice, j.promise.given, now)
+		}
 	}
 	if d.Code != "" && d.RetryMS >= 0 {
 		t.retry(k, j, d, now)

@@ -46,6 +46,17 @@ func (s *Scheduler) Serves(ask Ask) bool {
 	})
 }
 
+// Elsewhere reports whether a place that a job need not avoid takes it once it has a
+// slot, without a load that waits for memory.
+func (s *Scheduler) Elsewhere(ask Ask) bool {
+	return slices.ContainsFunc(s.routes.models(ask.Model), func(model string) bool {
+		p := s.pools[model]
+		return p != nil && slices.ContainsFunc(p.places, func(q *place) bool {
+			return q.why() == "" && q.model.State != schemas.Installed && s.bars(q, ask) == "" && !slices.Contains(ask.Avoid, q.choice().Place())
+		})
+	})
+}
+
 // Takes reports whether a place takes a job, once it has a slot.
 func (s *Scheduler) Takes(c Choice, ask Ask) bool {
 	x := s.nodes[c.Node]
