@@ -37,7 +37,7 @@ func newCandidate(t *testing.T, srv *embedded.Server, name string, ttl time.Dura
 	t.Helper()
 	c := &candidate{
 		name:   name,
-		proxy:  brokertest.StartProxy(t, srv),
+		proxy:  brokertest.StartProxy(t, srv.ClientURL()),
 		leads:  make(chan context.Context, 100),
 		ended:  make(chan error, 1),
 		stuck:  make(chan struct{}),

@@ -5,8 +5,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
-
-	"github.com/vramjet/vramjet/broker/embedded"
+	"time"
 )
 
 // A Proxy stands between clients and a server, and can stop to pass anything on:
@@ -17,14 +16,15 @@ type Proxy struct {
 
 	mu     sync.Mutex    // guards what follows
 	open   chan struct{} // closed while bytes pass
+	delay  time.Duration // of each byte
 	conns  map[net.Conn]struct{}
 	closed bool
 }
 
-// StartProxy starts a proxy of srv. It is stopped when tb ends.
-func StartProxy(tb testing.TB, srv *embedded.Server) *Proxy {
+// StartProxy starts a proxy of the server at a URL. It is stopped when tb ends.
+func StartProxy(tb testing.TB, server string) *Proxy {
 	tb.Helper()
-	u, err := url.Parse(srv.ClientURL())
+	u, err := url.Parse(server)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -65,6 +65,14 @@ func (p *Proxy) Freeze() {
 		p.open = make(chan struct{})
 	default: // frozen already
 	}
+}
+
+// Delay has each byte that comes from now on arrive a time later, as on the way to a
+// far site.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
 }
 
 // Thaw passes on whatever has come in since Freeze, and goes on.
@@ -126,14 +134,40 @@ func (p *Proxy) pass(from, to net.Conn) {
 		defer p.mu.Unlock()
 		delete(p.conns, from)
 	}()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
+	pieces := make(chan piece, 1024) // on their way
+	go p.read(from, pieces)
+	for next := range pieces {
+		time.Sleep(time.Until(next.due))
 		p.mu.Lock()
 		open := p.open
 		p.mu.Unlock()
 		<-open
-		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+		if _, err := to.Write(next.bytes); err != nil {
+			break
+		}
+	}
+	_ = from.Close()
+	for range pieces { // until its reader has seen that
+	}
+}
+
+// A piece is bytes, and when they arrive.
+type piece struct {
+	bytes []byte
+	due   time.Time
+}
+
+// read reads pieces until the connection ends.
+func (p *Proxy) read(from net.Conn, pieces chan<- piece) {
+	defer close(pieces)
+	for {
+		buf := make([]byte, 32<<10)
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		due := time.Now().Add(p.delay)
+		p.mu.Unlock()
+		pieces <- piece{buf[:n], due}
+		if err != nil {
 			return
 		}
 	}

@@ -314,7 +314,7 @@ func TestRunWaitsForRoom(t *testing.T) {
 // TestRunOutlivesTheServer: NATS restarts in the middle.
 func TestRunOutlivesTheServer(t *testing.T) {
 	h := newHall(t)
-	proxy := brokertest.StartProxy(t, h.srv)
+	proxy := brokertest.StartProxy(t, h.srv.ClientURL())
 	nc, err := nats.Connect(proxy.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
