@@ -231,6 +231,10 @@ func (d *Dispatcher) heard(m *nats.Msg, now time.Time) {
 			d.cfg.Logger.Warn("a node's message is not JSON", "subject", m.Subject, "err", err)
 			return
 		}
+		if m.Subject != schemas.NodeSubject(done.Node, "done") {
+			d.cfg.Logger.Warn("a node reports under another's name", "subject", m.Subject, "node", done.Node)
+			return
+		}
 		d.term.jobDone(&done, now)
 		return
 	}

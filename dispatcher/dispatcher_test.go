@@ -290,6 +290,47 @@ func TestJobThatKillsItsNodes(t *testing.T) {
 	}
 }
 
+// TestNodesSpeakForThemselves: what a node says on its own subject ends no job of
+// another, under whichever name it says it.
+func TestNodesSpeakForThemselves(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	a, b := s.node("a", nil, "m"), s.node("b", nil, "other")
+	told, err := s.nc.SubscribeSync(schemas.JobEventSubject("default", "j1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.submit("m", "j1")
+	r := a.next()
+	a.tokens = 3
+	for _, name := range []string{"a", "b"} {
+		_ = b.nc.Publish(schemas.NodeSubject("b", "done"), encode(schemas.JobDone{
+			Node: name, Boot: "b1", Tenant: "default", Job: "j1", Attempt: 1, RetryMS: -1, Status: schemas.StatusOK,
+		}))
+	}
+	if err := b.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	a.finish(r)
+	for {
+		m, err := told.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e schemas.JobEvent
+		if err := json.Unmarshal(m.Data, &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Event != schemas.JobEventEnded {
+			continue
+		}
+		if e.Node != "a" || e.Tokens != 3 {
+			t.Errorf("another node ended it: %+v", e)
+		}
+		return
+	}
+}
+
 // TestBlockedFlowBlocksNobody: a flow whose model is busy holds up no other.
 func TestBlockedFlowBlocksNobody(t *testing.T) {
 	s := newSystem(t)

@@ -160,7 +160,7 @@ func (t *term) turnedAway(j *job, o *outcome, now time.Time) {
 		t.fleet.rest(c, now)
 	default:
 		t.cfg.Logger.Debug("an offer was refused", "job", j.ID, "node", c.Node, "reason", o.Reason)
-		if o.State != nil {
+		if o.State != nil && o.State.Node == c.Node {
 			t.observe(o.State, now)
 		}
 		t.fleet.rest(c, now)

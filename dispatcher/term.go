@@ -250,6 +250,9 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	}
 	k := jobKey{d.Tenant, d.Job}
 	j := t.jobs[k]
+	if j != nil && j.attempt == d.Attempt && j.promise != nil && j.promise.choice.Node != d.Node {
+		return // it has no say in what another node runs
+	}
 	t.spend(t.costOf(j, d), now)
 	if j == nil || j.attempt == d.Attempt {
 		t.tellDone(j, d)
