@@ -52,6 +52,23 @@ func Setup(ctx context.Context, js jetstream.JetStream, cfg StreamsConfig) error
 	return nil
 }
 
+// Restore makes the streams that are gone, and changes none. It returns their names:
+// what they held is lost. It asks each once, and may be called at any time.
+func Restore(ctx context.Context, js jetstream.JetStream, cfg StreamsConfig) (made []string, err error) {
+	for _, want := range cfg.streams() {
+		_, err := js.Stream(ctx, want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			if _, err = js.CreateStream(ctx, want); err == nil {
+				made = append(made, want.Name)
+			}
+		}
+		if err != nil {
+			return made, fmt.Errorf("restore stream %s: %w", want.Name, err)
+		}
+	}
+	return made, nil
+}
+
 func setupStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
 	var last error
 	attempt := func() (struct{}, error) {

@@ -2,10 +2,8 @@ package dispatcher
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
@@ -50,34 +48,87 @@ const (
 
 // read reads on until something fails or the term ends.
 func (r *laterReader) read() error {
-	cfg := jetstream.OrderedConsumerConfig{HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1}
+	if err := r.findPlace(); err != nil {
+		return err
+	}
+	cfg := jetstream.OrderedConsumerConfig{
+		HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1,
+		MaxResetAttempts: 1, // we try again ourselves
+	}
 	c, err := r.t.js.OrderedConsumer(r.t.ctx, broker.StreamLater, cfg)
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says what this is about
 	}
-	msgs, err := c.Messages()
+	arrived, stop, err := listen(c)
 	if err != nil {
-		return err //nolint:wrapcheck // as above
+		return err
 	}
-	defer msgs.Stop()
+	defer stop()
 	if r.all = r.all || r.readAll(c); r.all {
 		r.pass()
 	}
+	pause := time.NewTimer(laterPause)
 	for {
-		opt := jetstream.NextContext(r.t.ctx)
-		if len(r.batch) > 0 {
-			opt = jetstream.NextMaxWait(laterPause)
+		pause.Reset(laterPause)
+		if len(r.batch) == 0 {
+			pause.Stop()
 		}
-		switch m, err := msgs.Next(opt); {
-		case err == nil:
-			r.take(m)
-		case len(r.batch) == 0:
-			return err //nolint:wrapcheck // as above
-		default: // no more for now
-			r.all = r.all || errors.Is(err, nats.ErrTimeout) && r.readAll(c)
+		select {
+		case a := <-arrived:
+			if a.err != nil {
+				r.pass()
+				return a.err
+			}
+			r.take(a.msg)
+		case <-pause.C: // no more for now
+			r.all = r.all || r.readAll(c)
 			r.pass()
+		case <-r.t.ctx.Done():
+			return context.Cause(r.t.ctx)
 		}
 	}
+}
+
+// findPlace begins anew where the stream was made anew, and counts from 1 again.
+func (r *laterReader) findPlace() error {
+	s, err := r.t.js.Stream(r.t.ctx, broker.StreamLater)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says what this is about
+	}
+	if s.CachedInfo().State.LastSeq < r.last {
+		r.last = 0
+	}
+	return nil
+}
+
+// An arrival is what a consumer has next.
+type arrival struct {
+	msg jetstream.Msg
+	err error // the last one
+}
+
+// listen passes on what a consumer has. Where the server does not answer, nats.go waits
+// for 10 s, whatever ends meanwhile: so its goroutine is not waited for.
+func listen(c jetstream.Consumer) (arrived <-chan arrival, stop func(), err error) {
+	msgs, err := c.Messages()
+	if err != nil {
+		return nil, nil, err //nolint:wrapcheck // the caller says what this is about
+	}
+	out, stopped := make(chan arrival), make(chan struct{})
+	go func() {
+		for {
+			m, err := msgs.Next()
+			select {
+			case out <- arrival{m, err}:
+			case <-stopped:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return out, func() { close(stopped); msgs.Stop() }, nil
 }
 
 // readAll reports whether nothing is left to read. Mostly the last message says so; it

@@ -132,7 +132,7 @@ func launch(tb testing.TB, name string, cmd *exec.Cmd) *process {
 		select {
 		case <-p.done:
 		case <-time.After(10 * time.Second):
-			p.signal(syscall.SIGKILL)
+			p.signal(syscall.SIGQUIT) // it says what its goroutines wait for
 			<-p.done
 			tb.Errorf("%s did not end on SIGTERM", name)
 		}

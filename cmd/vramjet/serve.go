@@ -64,6 +64,36 @@ func makeStreams(ctx context.Context, nc *nats.Conn, replicas int) error {
 	return broker.Setup(ctx, js, broker.StreamsConfig{Replicas: replicas})
 }
 
+// restoreEvery is how often it is looked whether the streams are there.
+const restoreEvery = 10 * time.Second
+
+// keepStreams makes streams anew that are gone while we run: somebody deleted one, or
+// the server came back without its store.
+func keepStreams(ctx context.Context, nc *nats.Conn, replicas int, log *slog.Logger) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	tick := time.NewTicker(restoreEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		look, cancel := context.WithTimeout(ctx, restoreEvery)
+		made, err := broker.Restore(look, js, broker.StreamsConfig{Replicas: replicas})
+		cancel()
+		if len(made) > 0 {
+			log.Error("streams were gone, and are made anew: what they held is lost", "streams", made)
+		}
+		if err != nil && ctx.Err() == nil && !broker.Transient(err) {
+			log.Warn("streams cannot be looked at", "err", err)
+		}
+	}
+}
+
 // dispatch runs a dispatcher until ctx ends.
 func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log *slog.Logger) error {
 	tenants := make(map[string]dispatcher.Tenant, len(cfg.Tenants))
@@ -81,7 +111,10 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 	if err != nil {
 		return err
 	}
-	return d.Run(ctx)
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return keepStreams(gctx, nc, replicas, log) })
+	group.Go(func() error { return d.Run(gctx) })
+	return group.Wait()
 }
 
 // work runs a worker until ctx ends and its jobs have.
