@@ -31,6 +31,10 @@ type authUser struct {
 
 const reloadHint = "copy auth.conf to each NATS server, and tell it: nats-server --signal reload"
 
+// twiceHint is about accounts that are new: a server sets up what they import only when
+// it is told of them again.
+const twiceHint = "then once more: a server lets a new tenant or viewer work by the second reload"
+
 type authInitCmd struct{ authFlags }
 
 // Help is shown below the command's summary.
@@ -133,6 +137,9 @@ func (c *authAddCmd) Run(a *app) error {
 	}
 	fmt.Fprintf(a.out, "%s %s: seed %s, context %s\n", c.Role, c.Name, d.seed(&added), d.context(&added))
 	a.note("next: %s", reloadHint)
+	if added.Account() != broker.AccountMain {
+		a.note("%s", twiceHint)
+	}
 	return nil
 }
 
