@@ -29,8 +29,14 @@ type court struct {
 
 // everyone is a user of each role, and a second one where it makes a difference.
 var everyone = []broker.User{
-	{Role: broker.RoleDispatcher, Name: "main"}, {Role: broker.RoleNode, Name: "gpu-1"}, {Role: broker.RoleNode, Name: "gpu-2"},
-	{Role: broker.RoleTenant, Name: "acme"}, {Role: broker.RoleTenant, Name: "beta"}, {Role: broker.RoleService, Name: "upper"}, {Role: broker.RoleOperator, Name: "ana"}, {Role: broker.RoleViewer, Name: "wall"},
+	{Role: broker.RoleDispatcher, Name: "main"},
+	{Role: broker.RoleNode, Name: "gpu-1"},
+	{Role: broker.RoleNode, Name: "gpu-2"},
+	{Role: broker.RoleTenant, Name: "acme"},
+	{Role: broker.RoleTenant, Name: "beta"},
+	{Role: broker.RoleService, Name: "upper"},
+	{Role: broker.RoleOperator, Name: "ana"},
+	{Role: broker.RoleViewer, Name: "wall"},
 }
 
 func newCourt(t *testing.T) *court {
@@ -90,7 +96,7 @@ func (c *court) maySubscribe(nc *nats.Conn, subject string) bool {
 	if err != nil {
 		c.Fatal(err)
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // fails where it was refused
+	defer func() { _ = sub.Unsubscribe() }() // fails where it was refused
 	return c.permitted(nc, "Subscription", subject)
 }
 

@@ -153,7 +153,10 @@ func TestStolenTenant(t *testing.T) {
 		}
 	}
 	for _, cfg := range []map[string]any{
-		{"filter_subject": "vj.v1.results.beta.>"}, {"filter_subjects": []string{"vj.v1.results.beta.>"}}, {}, {"filter_subject": ""},
+		{"filter_subject": "vj.v1.results.beta.>"},
+		{"filter_subjects": []string{"vj.v1.results.beta.>"}},
+		{},
+		{"filter_subject": ""},
 		{"filter_subjects": []string{"vj.v1.results.acme.>", "vj.v1.results.beta.>"}},
 	} {
 		if answer := r.consumer("VJ_RESULTS", "vj.v1.results.acme.>", cfg); !strings.Contains(answer, `"error"`) {
@@ -295,5 +298,47 @@ func TestRevoke(t *testing.T) {
 	}
 	if !root.nc.IsConnected() {
 		t.Error("somebody else was thrown out")
+	}
+}
+
+// TestDeputies: neither a dispatcher nor a node publishes or does, with rights of its own,
+// what a request that is answered elsewhere, or a message of JetStream's, would have it.
+func TestDeputies(t *testing.T) {
+	t.Parallel()
+	url, _ := up(t)
+	u := connect(t, url)
+	u.serves("sim-fast", 1)
+	nodes, err := u.Nodes(t.Context(), 0)
+	if err != nil || len(nodes) != 1 {
+		t.Fatal(err)
+	}
+	control := schemas.NodeSubject(nodes[0].Node, "control")
+	const elsewhere = "vj.v1.events.default.jobs.raid"
+	heard, err := u.nc.SubscribeSync(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := nats.Header{"Nats-Stream": {"KV_VJ_BATCHES"}, "Nats-Sequence": {"1"}}
+	for _, m := range []*nats.Msg{
+		{Subject: "vj.v1.api.default.list", Reply: elsewhere},
+		{Subject: control, Reply: elsewhere, Data: []byte(`{"do":"state"}`)},
+		{Subject: control, Data: []byte(`{"do":"drain"}`), Header: stored},
+		{Subject: schemas.NodeSubject(nodes[0].Node, "run"), Reply: elsewhere, Data: []byte(`{}`)},
+		{Subject: schemas.NodeSubject("forged", "state"), Data: []byte(`{"node":"forged"}`), Header: stored},
+	} {
+		if err := u.nc.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, subject := range []string{"vj.v1.api.default.list", control} { // answered after what came before
+		if _, err := u.nc.Request(subject, []byte(`{"do":"state"}`), patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := heard.NextMsg(50 * time.Millisecond); err == nil {
+		t.Errorf("somebody publishes %s for who asked", m.Data)
+	}
+	if nodes, err = u.Nodes(t.Context(), 0); err != nil || len(nodes) != 1 || nodes[0].Draining {
+		t.Errorf("the nodes are %+v, %v", nodes, err)
 	}
 }

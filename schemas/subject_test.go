@@ -183,7 +183,8 @@ func TestCheckReply(t *testing.T) {
 			t.Errorf("%q is refused: %v", subject, err)
 		}
 	}
-	for _, subject := range []string{"_INBOX.vj.node.gpu-1.x", "_INBOX.vj.dispatcher.main.x.y", "_INBOX_beta.x",
+	for _, subject := range []string{
+		"_INBOX.vj.node.gpu-1.x", "_INBOX.vj.dispatcher.main.x.y", "_INBOX_beta.x",
 		"", ">", "*", "a b", "$JS.API.STREAM.DELETE.VJ_JOBS", "$SYS.REQ.SERVER.PING", "$JS.ACK.x", "vj.v1.node.x.run", "vj.v1.jobs.acme.normal.m",
 		"vj.v1.results.other.x.end", "vj.v1.results.acme", "vj.v1.results.acme.", "vj.v1.results.acme.*.end", "vj.v1.results.acme.>",
 		"_INBOX", "_INBOX.", "_INBOX..x", "_INBOX.x.", "_INBOX.*", "_INBOX.>", "_INBOX.a b", "_INBOX.a\r\nPUB x", "_INBOX.a\x7f", "_INBOX.\xff",
