@@ -20,11 +20,15 @@ const (
 	BucketBatches = "VJ_BATCHES" // what is known of batches
 )
 
-// The streams behind BucketState, and behind the bucket of bodies, schemas.BucketBodies.
+// The streams behind the buckets.
 const (
-	streamState  = "KV_" + BucketState
-	streamBodies = "OBJ_" + schemas.BucketBodies
+	streamState   = "KV_" + BucketState
+	streamBatches = "KV_" + BucketBatches
+	streamBodies  = "OBJ_" + schemas.BucketBodies
 )
+
+// allStreams are the names of all streams.
+var allStreams = []string{StreamJobs, StreamLater, StreamResults, StreamDead, streamState, streamBatches, streamBodies}
 
 // maxConsumers is the most consumers of VJ_JOBS that the server allows. It only
 // lifts the server's own default of 1000: the dispatcher keeps far fewer.
@@ -148,10 +152,12 @@ func (c StreamsConfig) results() []jetstream.StreamConfig {
 // batchesStream returns the stream behind BucketBatches, likewise.
 func (c StreamsConfig) batchesStream() jetstream.StreamConfig {
 	batches := stateStream()
-	batches.Name = "KV_" + BucketBatches
+	batches.Name = streamBatches
 	batches.Description = "vramjet: batches"
 	batches.Subjects = []string{"$KV." + BucketBatches + ".>"}
 	batches.MaxAge = c.BatchesAge
+	batches.AllowRollup = false        // else one tenant's message could replace all other tenants'
+	batches.SubjectDeleteMarkerTTL = 0 // NATS would allow rollups for it
 	return batches
 }
 

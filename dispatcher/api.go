@@ -28,11 +28,26 @@ func (d *Dispatcher) serve() (micro.Service, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // micro says what it was doing
 	}
-	ask := func(r micro.Request) { d.post(func() { d.term.asked(r) }) }
+	ask := func(r micro.Request) {
+		if d.mayAsk(r) {
+			d.post(func() { d.term.asked(r) })
+		}
+	}
 	if err := svc.AddEndpoint("api", micro.HandlerFunc(ask), micro.WithEndpointSubject(schemas.APISubject("*", "*"))); err != nil {
 		return nil, err //nolint:wrapcheck // as above
 	}
 	return svc, nil
+}
+
+// mayAsk reports whether a request may be answered: not where it would have the
+// dispatcher publish, or ask, what its sender may not.
+func (d *Dispatcher) mayAsk(r micro.Request) bool {
+	err := schemas.CheckAsker(r.Reply())
+	if err == nil && !schemas.FromJetStream(r.Headers().Get, r.Reply()) {
+		return true
+	}
+	d.cfg.Logger.Warn("a request is not answered", "subject", r.Subject(), "reply", r.Reply())
+	return false
 }
 
 // The verbs about a job, and those about all of a tenant's.

@@ -225,6 +225,10 @@ func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
 
 // heard takes what a node says of itself.
 func (d *Dispatcher) heard(m *nats.Msg, now time.Time) {
+	if schemas.FromJetStream(m.Header.Get, m.Reply) {
+		d.cfg.Logger.Warn("a node's message is not its own", "subject", m.Subject)
+		return
+	}
 	if strings.HasSuffix(m.Subject, ".done") {
 		var done schemas.JobDone
 		if err := json.Unmarshal(m.Data, &done); err != nil {

@@ -3,51 +3,87 @@ package integration
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
+	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/client/batch"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 )
 
-var authorization = regexp.MustCompile("(?s)\n(authorization \\{\n.*?\n\\})\n```")
-
-// documentedUsers starts a NATS server with the users of docs/operations.md, who all
-// have the same password here. It returns how a user connects.
-func documentedUsers(t *testing.T) (as func(user string) string) {
-	t.Helper()
-	page, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := authorization.FindSubmatch(page)
-	if block == nil {
-		t.Fatal("docs/operations.md has no authorization block")
-	}
-	dir, port := t.TempDir(), freePort(t)
-	config := fmt.Sprintf("port: %d\nhost: 127.0.0.1\njetstream {store_dir: %q}\n%s\n", port, dir, block[1])
-	config = regexp.MustCompile(`\$[A-Z]+_PASSWORD`).ReplaceAllString(config, "secret")
-	file := filepath.Join(dir, "nats.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	start(t, "nats-server", "nats-server", "-c", file).says("Server is ready")
-	return func(user string) string { return fmt.Sprintf("nats://%s:secret@127.0.0.1:%d", user, port) }
+// A guarded server is a real NATS server with the users that vramjet auth made.
+type guarded struct {
+	testing.TB
+	dir string
+	*process
 }
 
-// TestDocumentedPermissions: with the users of the documentation, a job runs, its model
+// guard makes users, each "role name", beside those of vramjet auth init, and starts a
+// server that knows them. more is what else its configuration says.
+func guard(tb testing.TB, more string, users ...string) *guarded {
+	tb.Helper()
+	port := freePort(tb)
+	g := &guarded{TB: tb, dir: tb.TempDir()}
+	g.auth("init", "--server", fmt.Sprintf("nats://127.0.0.1:%d", port))
+	for _, u := range users {
+		role, name, _ := strings.Cut(u, " ")
+		g.auth("add", role, name)
+	}
+	config := fmt.Sprintf("port: %d\nhost: 127.0.0.1\nmax_payload: 8MB\njetstream {store_dir: %q}\ninclude auth.conf\n%s\n", port, tb.TempDir(), more)
+	file := filepath.Join(g.dir, "nats.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	g.process = start(tb, "nats-server", "nats-server", "-c", file)
+	g.says("Server is ready")
+	return g
+}
+
+// auth runs vramjet auth.
+func (g *guarded) auth(args ...string) {
+	g.Helper()
+	dir, err := binaries()
+	if err != nil {
+		g.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(dir, "vramjet"), append([]string{"auth", args[0], "--dir", g.dir}, args[1:]...)...).CombinedOutput()
+	if err != nil {
+		g.Fatalf("vramjet auth %q: %v\n%s", args, err, out)
+	}
+}
+
+// as returns the context of a user, "role name".
+func (g *guarded) as(user string) string {
+	return filepath.Join(g.dir, strings.ReplaceAll(user, " ", "-")+".json")
+}
+
+// connect connects as a user, whose jobs are a tenant's.
+func (g *guarded) connect(who, tenant string) *user {
+	g.Helper()
+	nc, err := broker.Connect(context.Background(), broker.ConnectConfig{Context: g.as(who)}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.Cleanup(nc.Close)
+	c, err := client.New(nc, client.Options{Tenant: tenant})
+	if err != nil {
+		g.Fatal(err)
+	}
+	return &user{g.TB, c, nc}
+}
+
+// TestRolesWork: with the users of vramjet auth, a job runs, its model
 // is loaded, pinned and learned of, and nobody is refused anything.
-func TestDocumentedPermissions(t *testing.T) {
+func TestRolesWork(t *testing.T) {
 	t.Parallel()
 	server := sim.New(sim.Config{
 		Devices: []sim.Device{{ID: "gpu", Memory: 24 * schemas.GiB}}, NoAutoload: true,
@@ -55,15 +91,15 @@ func TestDocumentedPermissions(t *testing.T) {
 	})
 	backend := httptest.NewServer(server)
 	t.Cleanup(backend.Close)
-	as := documentedUsers(t)
-	d := start(t, "dispatcher", "vramjet", "dispatcher", "--server", as("dispatcher"), "--http", "off")
+	g := guard(t, "", "node gpu-1", "tenant acme", "tenant beta", "viewer wall")
+	d := start(t, "dispatcher", "vramjet", "dispatcher", "--context", g.as("dispatcher main"), "--http", "off")
 	d.says("leading")
 	config := filepath.Join(t.TempDir(), "vramjet.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "backends:\n  - {name: sim, kind: sim, url: %q}\n", backend.URL), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := start(t, "worker", "vramjet", "worker", "--server", as("gpu-1"), "--node", "gpu-1", "--config", config, "--http", "off")
-	u := connect(t, as("dispatcher")) // who sees nodes and controls them
+	w := start(t, "worker", "vramjet", "worker", "--context", g.as("node gpu-1"), "--node", "gpu-1", "--config", config, "--http", "off")
+	u := g.connect("operator admin", "acme")
 	u.serves("permitted", 1)
 	pin := schemas.ControlRequest{Do: "pin", Backend: "sim", Model: "permitted"}
 	if code := u.control("gpu-1", pin)(); code != "" {
@@ -82,19 +118,22 @@ func TestDocumentedPermissions(t *testing.T) {
 	})
 	w.signal(syscall.SIGTERM)
 	<-w.done
-	again := start(t, "worker again", "vramjet", "worker", "--server", as("gpu-1"), "--node", "gpu-1", "--config", config, "--http", "off")
+	again := start(t, "worker again", "vramjet", "worker", "--context", g.as("node gpu-1"), "--node", "gpu-1", "--config", config, "--http", "off")
 	within(t, patience, "that is remembered", func() bool {
 		nodes, err := u.Nodes(t.Context(), 0)
 		return err == nil && len(nodes) == 1 && len(nodes[0].Backends) == 1 && nodes[0].Backends[0].Models[0].Pinned && nodes[0].Backends[0].Models[0].Learned.Known
 	})
+	acme := g.connect("tenant acme", "acme")
 	for _, job := range []client.Job{client.Chat("permitted", "hi"), pictured("permitted", 2<<20)} {
-		if r := u.tenantRuns(as("acme"), job); r.Text() == "" {
+		if r := acme.tenantRuns(job); r.Text() == "" {
 			t.Error("the tenant's job has no answer")
 		}
 	}
-	u.tenantBatch(as("acme"))
-	u.tenantOperates(as("acme"))
-	within(t, patience, "no body is left", func() bool { _, left := u.bodies(); return left == 0 })
+	acme.tenantBatch()
+	acme.tenantOperates()
+	g.connect("viewer wall", "acme").viewerLooks()
+	root := g.connect("dispatcher main", "acme")
+	within(t, patience, "no body is left", func() bool { _, left := root.bodies(); return left == 0 })
 	for _, p := range []*process{d, w, again} {
 		if strings.Contains(p.output(), "not permitted") || strings.Contains(strings.ToLower(p.output()), "permissions violation") {
 			t.Errorf("%s is not permitted something", p.name)
@@ -102,16 +141,14 @@ func TestDocumentedPermissions(t *testing.T) {
 	}
 }
 
-// tenantRuns runs a job as the documented tenant, after a moment, and sees its events.
-func (u *user) tenantRuns(url string, job client.Job) *client.Result {
+// tenantRuns runs a job, after a moment, and sees its events.
+func (u *user) tenantRuns(job client.Job) *client.Result {
 	u.Helper()
-	c, closeClient := u.tenant(url)
-	defer closeClient()
 	ctx, cancel := context.WithTimeout(u.Context(), patience)
 	defer cancel()
-	events := c.Events(ctx)
+	events := u.Events(ctx)
 	job.At = time.Now().Add(100 * time.Millisecond)
-	stream, err := c.Run(u.Context(), job)
+	stream, err := u.Run(u.Context(), job)
 	if err != nil {
 		u.Fatal(err)
 	}
@@ -131,15 +168,11 @@ func (u *user) tenantRuns(url string, job client.Job) *client.Result {
 	return r
 }
 
-// tenantBatch runs a batch as the documented tenant, and then does the rest that one can
-// do with a batch.
-func (u *user) tenantBatch(url string) {
+// tenantBatch runs a batch as a tenant, and then does the rest that one can do with a
+// batch.
+func (u *user) tenantBatch() {
 	u.Helper()
-	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
-	if err != nil {
-		u.Fatal(err)
-	}
-	defer nc.Close()
+	nc := u.nc
 	ctx, cancel := context.WithTimeout(u.Context(), patience)
 	defer cancel()
 	dir := u.TempDir()
@@ -167,12 +200,10 @@ func (u *user) tenantBatch(url string) {
 	}
 }
 
-// tenantOperates does what the documented tenant may beside that, after two jobs and a
-// batch of two.
-func (u *user) tenantOperates(url string) {
+// tenantOperates does what a tenant may beside that, after two jobs and a batch of two.
+func (u *user) tenantOperates() {
 	u.Helper()
-	c, closeClient := u.tenant(url)
-	defer closeClient()
+	c := u.Client
 	if jobs, err := c.Jobs(u.Context(), client.JobFilter{}); err != nil || len(jobs) != 4 || jobs[0].Model != "permitted" || jobs[0].State != schemas.JobState(schemas.StatusOK) {
 		u.Errorf("the tenant's jobs are %+v, %v", jobs, err)
 	}
@@ -187,16 +218,22 @@ func (u *user) tenantOperates(url string) {
 	}
 }
 
-// tenant connects as the documented tenant.
-func (u *user) tenant(url string) (*client.Client, func()) {
+// viewerLooks sees what a viewer may, and finds that it may not do the rest.
+func (u *user) viewerLooks() {
 	u.Helper()
-	nc, err := nats.Connect(url, nats.CustomInboxPrefix("_INBOX_acme"))
-	if err != nil {
-		u.Fatal(err)
+	if nodes, err := u.Nodes(u.Context(), 0); err != nil || len(nodes) != 1 {
+		u.Errorf("the viewer sees the nodes %+v, %v", nodes, err)
 	}
-	c, err := client.New(nc, client.Options{Tenant: "acme"})
-	if err != nil {
-		u.Fatal(err)
+	if list, err := u.Queue(u.Context()); err != nil || len(list.Pauses) != 1 {
+		u.Errorf("the viewer sees the queue %+v, %v", list, err)
 	}
-	return c, nc.Close
+	live := client.JobFilter{States: []schemas.JobState{schemas.JobQueued, schemas.JobRunning}}
+	if jobs, err := u.Jobs(u.Context(), live); err != nil {
+		u.Errorf("the viewer sees the jobs %+v, %v", jobs, err)
+	}
+	ctx, cancel := context.WithTimeout(u.Context(), 500*time.Millisecond)
+	defer cancel()
+	if paused, err := u.PauseFlows(ctx, schemas.Filter{Class: schemas.Normal}, "wall"); err == nil {
+		u.Errorf("the viewer pauses %+v", paused)
+	}
 }

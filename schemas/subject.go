@@ -23,6 +23,14 @@ const (
 	NodesPing     = "vj.v1.nodes.ping"
 )
 
+// ReservedInboxes begins the inboxes of users that are no tenants, where NATS has users:
+// dispatchers, nodes, operators. No job may have its events published there.
+const ReservedInboxes = "_INBOX.vj."
+
+// TenantInbox begins the inboxes of a tenant, where NATS has users. Its jobs may have
+// their events published there, and no other tenant's.
+func TenantInbox(tenant string) string { return "_INBOX_" + tenant }
+
 // DefaultTenant is the tenant of those who name none.
 const DefaultTenant = "default"
 
@@ -159,14 +167,18 @@ func ParseRPCSubject(subject string) (service, verb string, ok bool) {
 }
 
 // CheckReply reports why a job of tenant may not have its events published on
-// subject: it may name an inbox or its own results, or what begins with one of
-// also, written "team." or "team.>"; an empty one allows nothing. Anything else would let a submitter make a privileged node publish for
+// subject: it may name an inbox that is not reserved and no other tenant's, its own
+// results, or what begins with one of also, written "team." or "team.>"; an empty one
+// allows nothing. Anything else would let a submitter make a privileged node publish for
 // it.
 func CheckReply(tenant, subject string, also []string) error {
 	if !literal(subject) {
 		return fmt.Errorf("%s %q is not a subject to publish on", HeaderReply, subject)
 	}
-	allowed := append([]string{"_INBOX.", "_INBOX_" + tenant + ".", ResultsPrefix + tenant + "."}, also...)
+	if strings.HasPrefix(subject, ReservedInboxes) {
+		return fmt.Errorf("%s may not be below %s: those are inboxes of dispatchers, nodes and operators", HeaderReply, ReservedInboxes)
+	}
+	allowed := append([]string{"_INBOX.", TenantInbox(tenant) + ".", ResultsPrefix + tenant + "."}, also...)
 	for _, prefix := range allowed {
 		prefix = strings.TrimSuffix(prefix, ">")
 		if prefix != "" && strings.HasPrefix(subject, prefix) && len(subject) > len(prefix) {
@@ -174,6 +186,30 @@ func CheckReply(tenant, subject string, also []string) error {
 		}
 	}
 	return fmt.Errorf("%s may only be below %s", HeaderReply, strings.Join(allowed, ", "))
+}
+
+// CheckAsker reports why a request may not be answered on reply; one that wants no answer
+// says "". A NATS server does not ask whether who sends a request may publish on its reply
+// subject: so whoever answers would publish there with rights of its own, on a subject of
+// JetStream's or of vramjet's, say.
+func CheckAsker(reply string) error {
+	if reply == "" {
+		return nil
+	}
+	if !literal(reply) || strings.HasPrefix(reply, "$") || strings.HasPrefix(reply, subjectRoot) {
+		return fmt.Errorf("%q is no inbox to be answered on", reply)
+	}
+	return nil
+}
+
+// subjectRoot begins all subjects of this protocol.
+const subjectRoot = "vj.v1."
+
+// FromJetStream reports whether a message was published by JetStream for somebody: it
+// answers a reader wherever that says, with what is stored, and so the reader may have no
+// right to publish there. h returns a header of the message.
+func FromJetStream(h func(key string) string, reply string) bool {
+	return strings.HasPrefix(reply, "$JS.") || h("Nats-Stream") != "" || h("Nats-Sequence") != ""
 }
 
 // IsInbox reports whether a reply subject belongs to a client that listens now,

@@ -184,6 +184,7 @@ func TestCheckReply(t *testing.T) {
 		}
 	}
 	for _, subject := range []string{
+		"_INBOX.vj.node.gpu-1.x", "_INBOX.vj.dispatcher.main.x.y", "_INBOX_beta.x",
 		"", ">", "*", "a b", "$JS.API.STREAM.DELETE.VJ_JOBS", "$SYS.REQ.SERVER.PING", "$JS.ACK.x", "vj.v1.node.x.run", "vj.v1.jobs.acme.normal.m",
 		"vj.v1.results.other.x.end", "vj.v1.results.acme", "vj.v1.results.acme.", "vj.v1.results.acme.*.end", "vj.v1.results.acme.>",
 		"_INBOX", "_INBOX.", "_INBOX..x", "_INBOX.x.", "_INBOX.*", "_INBOX.>", "_INBOX.a b", "_INBOX.a\r\nPUB x", "_INBOX.a\x7f", "_INBOX.\xff",
@@ -191,6 +192,36 @@ func TestCheckReply(t *testing.T) {
 	} {
 		if err := CheckReply("acme", subject, also); err == nil {
 			t.Errorf("%q is allowed", subject)
+		}
+	}
+}
+
+func TestCheckAsker(t *testing.T) {
+	for _, reply := range []string{"", "_INBOX.a.b", "_INBOX_acme.x", "_R_.abc.def", "team.answers"} {
+		if err := CheckAsker(reply); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, reply := range []string{"$JS.API.STREAM.PURGE.VJ_JOBS", "$JS.ACK.VJ_JOBS.c.1.1.1.1.0", "$KV.VJ_STATE.leader", "$SYS.x", "vj.v1.jobs.beta.normal.m", "vj.v1.node.gpu-1.control", "a..b", "*"} {
+		if CheckAsker(reply) == nil {
+			t.Errorf("%q may be answered on", reply)
+		}
+	}
+}
+
+func TestFromJetStream(t *testing.T) {
+	for name, tt := range map[string]struct {
+		h     headers
+		reply string
+		want  bool
+	}{
+		"a request":           {headers{HeaderMsgID: "j"}, "_INBOX.a", false},
+		"a message":           {nil, "", false},
+		"a delivery":          {nil, "$JS.ACK.VJ_RESULTS.c.1.1.1.1.0", true},
+		"an answer of a read": {headers{"Nats-Stream": "VJ_RESULTS", "Nats-Sequence": "1"}, "", true},
+	} {
+		if got := FromJetStream(tt.h.get, tt.reply); got != tt.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (w *Worker) listen() (stop func(), err error) {
 		}
 		_ = service.Stop()
 	}
-	for name, handler := range map[string]micro.HandlerFunc{"run": w.onOffer, "control": w.onControl} {
+	for name, handler := range map[string]micro.HandlerFunc{"run": w.onlyAsked(w.onOffer), "control": w.onlyAsked(w.onControl)} {
 		err := service.AddEndpoint(name, handler,
 			micro.WithEndpointSubject(schemas.NodeSubject(w.cfg.Node, name)),
 			micro.WithEndpointQueueGroupDisabled())
@@ -81,6 +81,17 @@ func semantic(v string) string {
 		return v
 	}
 	return "0.0.0"
+}
+
+// onlyAsked leaves out what would have the node do, or publish, what its sender may not.
+func (w *Worker) onlyAsked(do micro.HandlerFunc) micro.HandlerFunc {
+	return func(r micro.Request) {
+		if err := schemas.CheckAsker(r.Reply()); err != nil || schemas.FromJetStream(r.Headers().Get, r.Reply()) {
+			w.cfg.Logger.Warn("a request is not answered", "subject", r.Subject(), "reply", r.Reply())
+			return
+		}
+		do(r)
+	}
 }
 
 // onOffer reads an offer, away from the owner, and hands it on. The owner
@@ -119,7 +130,7 @@ func (w *Worker) onGo(msg *nats.Msg) {
 // onCancel reads a cancel.
 func (w *Worker) onCancel(msg *nats.Msg) {
 	tenant, job, ok := strings.Cut(strings.TrimPrefix(msg.Subject, schemas.CancelPrefix), ".")
-	if !ok {
+	if !ok || schemas.FromJetStream(msg.Header.Get, msg.Reply) {
 		return
 	}
 	m := cancelled{tenant: tenant, job: job}

@@ -17,13 +17,13 @@ func TestHelp(t *testing.T) {
 		"queue", "queue ls", "queue pause", "queue resume", "queue purge", "dead", "dead ls", "dead show", "dead retry", "dead rm", "dead export", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
-		"backends", "backends check", "simulate", "config", "config show", "config check", "version",
+		"backends", "backends check", "simulate", "auth", "auth ls", "auth init", "auth add", "auth revoke", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {
 			t.Errorf("%s: stderr is %q", cmd, stderr)
 		}
-		if group := slices.Contains([]string{"", "batch", "jobs", "queue", "dead", "nodes", "models", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
+		if group := slices.Contains([]string{"", "batch", "jobs", "queue", "dead", "nodes", "models", "auth", "config", "backends"}, cmd); !group && !strings.Contains(stdout, "    vramjet "+cmd) {
 			t.Errorf("%s: no example in %s", cmd, stdout)
 		}
 		golden(t, "help/"+strings.Join(append([]string{"vramjet"}, strings.Fields(cmd)...), "-")+".txt", stdout)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vramjet/vramjet/broker"
@@ -52,6 +54,7 @@ type NATS struct {
 	CA          string `koanf:"ca"`           // a PEM file
 	Cert        string `koanf:"cert"`         // a PEM file, with Key
 	Key         string `koanf:"key"`          // a PEM file
+	InboxPrefix string `koanf:"inbox_prefix"` // of reply subjects, where the user may listen to no others
 }
 
 // Backend is one model server, or hosted API, behind the node.
@@ -192,7 +195,12 @@ func (c *Config) models() map[string]worker.ModelConfig {
 func (n *NATS) connect(from sources, getenv func(string) string) broker.ConnectConfig {
 	cfg := broker.ConnectConfig{
 		URL: n.URL, Context: n.Context, Creds: n.Creds, NKey: n.NKey, User: n.User,
-		CA: n.CA, Cert: n.Cert, Key: n.Key, Name: "vramjet",
+		CA: n.CA, Cert: n.Cert, Key: n.Key, Name: "vramjet", InboxPrefix: n.InboxPrefix,
+	}
+	if strings.ContainsRune(n.Context, filepath.Separator) {
+		if abs, err := filepath.Abs(n.Context); err == nil { // else it is refused as a name
+			cfg.Context = abs
+		}
 	}
 	if n.PasswordEnv != "" {
 		cfg.Password = getenv(n.PasswordEnv)

@@ -364,7 +364,7 @@ func examples(text string) string {
 
 // others are flags of other programs that pages show.
 var others = []string{
-	"--last-for", "--name", "--json", "--raw", "--force", "--force-stdin",
+	"--last-for", "--name", "--signal", "--json", "--raw", "--force", "--force-stdin",
 	"--add-host", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
 	"--scheduling-policy", "--enable-priority-scheduling", "--schedule-low-priority-values-first", "--priority-scheduling-preemption-threshold",
 }

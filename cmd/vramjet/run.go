@@ -35,6 +35,7 @@ type cli struct {
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
 
+	Auth    authCmd    `cmd:"" help:"Keep the users of the NATS servers, and what each may do."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
