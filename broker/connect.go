@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -225,16 +227,27 @@ func connectError(cfg *ConnectConfig, err error) error {
 	if _, ok := errors.AsType[*url.Error](err); ok { // its text repeats the URL
 		return fmt.Errorf("connect to NATS at %s: a URL there is not one such as nats://host:4222", where)
 	}
-	hint := ""
+	return fmt.Errorf("connect to NATS at %s: %w%s", where, err, connectHint(cfg, err))
+}
+
+// connectHint says what to do about an error; "" where that is not known.
+func connectHint(cfg *ConnectConfig, err error) string {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	alert, _ := errors.AsType[*net.OpError](err)
 	switch {
 	case errors.Is(err, nats.ErrNoServers):
-		hint = ": check that a server runs there, or name another URL"
+		return ": check that a server runs there, or name another URL"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired):
-		hint = ": check the credentials"
-	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
-		hint = ": check the TLS settings"
+		return ": check the credentials"
+	case untrusted:
+		return ": name the authority of the server's certificate (ca)"
+	case cfg.Cert == "" && (errors.Is(err, nats.ErrTLS) || alert != nil && alert.Op == "remote error"):
+		return ": does the server want a certificate of the client (cert, key)?"
+	case errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrTLS):
+		return ": check the TLS settings"
+	default:
+		return ""
 	}
-	return fmt.Errorf("connect to NATS at %s: %w%s", where, err, hint)
 }
 
 // splitURL returns the servers of a list separated by commas.

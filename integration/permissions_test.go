@@ -134,7 +134,13 @@ func TestRolesWork(t *testing.T) {
 	g.connect("viewer wall", "acme").viewerLooks()
 	root := g.connect("dispatcher main", "acme")
 	within(t, patience, "no body is left", func() bool { _, left := root.bodies(); return left == 0 })
-	for _, p := range []*process{d, w, again} {
+	permittedAll(t, d, w, again)
+}
+
+// permittedAll checks that processes were refused nothing.
+func permittedAll(t *testing.T, all ...*process) {
+	t.Helper()
+	for _, p := range all {
 		if strings.Contains(p.output(), "not permitted") || strings.Contains(strings.ToLower(p.output()), "permissions violation") {
 			t.Errorf("%s is not permitted something", p.name)
 		}

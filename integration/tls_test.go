@@ -85,8 +85,8 @@ func TestMutualTLS(t *testing.T) {
 	ca := fmt.Sprintf(", ca: %q", filepath.Join(dir, "ca.pem"))
 	cert := fmt.Sprintf(", cert: %q, key: %q", filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key"))
 	for name, tt := range map[string]struct{ nats, says string }{
-		"without trust":         {cert, "certificate"},
-		"without a certificate": {ca, "certificate"},
+		"without trust":         {cert, "(ca)"},
+		"without a certificate": {ca, "certificate of the client (cert, key)"},
 	} {
 		if out, err := nodes(tt.nats); err == nil || !strings.Contains(out, tt.says) || !strings.Contains(out, "connect to NATS at") {
 			t.Errorf("%s: %v, it says %q", name, err, out)
