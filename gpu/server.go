@@ -121,7 +121,10 @@ func parseParent(stat []byte) (int, bool) {
 		return 0, false
 	}
 	parent, err := strconv.ParseUint(f[1], 10, 31)
-	return int(parent), err == nil
+	if err != nil {
+		return 0, false
+	}
+	return int(parent), true
 }
 
 // descendants adds to found all that its processes have started.
