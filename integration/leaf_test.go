@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,5 +84,60 @@ func (u *user) wantOK(ctx context.Context, job client.Job) {
 	}
 	if r, err := u.Result(ctx, ticket.ID); err != nil || r.Status != schemas.StatusOK {
 		u.Fatalf("%s ended %+v, %v", ticket.ID, r, err)
+	}
+}
+
+// TestFarSiteHasUsers: the leaf node of a site connects as the site's node, where the
+// servers have users, and the site's processes need no seed. What that user may not, the
+// site may not.
+func TestFarSiteHasUsers(t *testing.T) {
+	t.Parallel()
+	leafPort, sitePort := freePort(t), freePort(t)
+	g := guard(t, fmt.Sprintf("leafnodes {listen: 127.0.0.1:%d}", leafPort), "node far", "tenant default")
+	conf := filepath.Join(t.TempDir(), "site.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "listen: 127.0.0.1:%d\nmax_payload: 8MB\nleafnodes {remotes: [{url: \"nats://127.0.0.1:%d\", nkey: $SITE_SEED}]}\n",
+		sitePort, leafPort), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seed, err := os.ReadFile(filepath.Join(g.dir, "node-far.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	launch(t, "site", exec.Command("env", "SITE_SEED="+strings.TrimSpace(string(seed)), filepath.Join(dir, "nats-server"), "-c", conf)).says("Server is ready")
+	start(t, "dispatcher", "vramjet", "dispatcher", "--context", g.as("dispatcher main"), "--http", "off").says("leading")
+	site := fmt.Sprint("nats://127.0.0.1:", sitePort)
+	config := filepath.Join(t.TempDir(), "vramjet.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "nats: {url: %q, inbox_prefix: _INBOX.vj.node.far}\n", site), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	far := start(t, "far worker", "vramjet", "worker", "--config", config, "--sim", "--node", "far", "--http", "off")
+	operator := g.connect("operator admin", "default")
+	operator.serves("sim-slow", 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	g.connect("tenant default", "default").wantOK(ctx, slow(5))
+	permittedAll(t, far)
+
+	heard, err := operator.nc.SubscribeSync(schemas.NodeSubject("*", "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief := connect(t, site)
+	_ = thief.nc.Publish(schemas.NodeSubject("near", "state"), []byte(`{"node":"near"}`))
+	if err := thief.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // it reports at least that often meanwhile
+		m, err := heard.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject != schemas.NodeSubject("far", "state") {
+			t.Errorf("the site speaks on %s", m.Subject)
+		}
 	}
 }
