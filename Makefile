@@ -5,6 +5,8 @@ GOLANGCI := $(BIN)/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 FUZZTIME ?= 20s
 ARGS    ?=
+IMAGE   ?= vramjet/vramjet
+BASE    ?= debian:trixie-slim
 
 # The race detector needs cgo, which Go turns off where there's no C compiler.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -18,7 +20,7 @@ TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test check vet static lint fmt decide predict bench fuzz wire clean
+.PHONY: help run build image test check vet static lint fmt decide predict bench fuzz wire clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,10 @@ check: fmt lint vet test static decide predict ## everything that must hold befo
 
 vet: ## go vet
 	go vet ./...
+
+image: ## build the container image IMAGE around BASE; BASE=scratch: without NVIDIA's devices
+	@CGO_ENABLED=$(if $(filter scratch,$(BASE)),0,1) GOOS=linux go build -trimpath -o $(BIN)/image/vramjet ./cmd/vramjet
+	docker build -q -f Dockerfile --build-arg BASE=$(BASE) -t $(IMAGE) $(BIN)/image
 
 static: ## see that the binary builds without cgo
 	CGO_ENABLED=0 go build -o /dev/null ./cmd/vramjet

@@ -35,6 +35,7 @@ type cli struct {
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
 
+	Health  healthCmd  `cmd:"" help:"Ask a dispatcher or worker on this machine whether it is well."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
