@@ -4,6 +4,9 @@ BIN     := .bin
 GOLANGCI := $(BIN)/golangci-lint
 GOLANGCI_VERSION := v2.15.0
 FUZZTIME ?= 20s
+RATE    ?= 200
+REPEAT  ?= 3
+SOAK    ?= 30m
 ARGS    ?=
 IMAGE   ?= vramjet/vramjet
 BASE    ?= debian:trixie-slim
@@ -13,6 +16,9 @@ RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # NVIDIA's header marks what go-nvml binds as deprecated, hundreds of times.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
+# Testcontainers' own cleaner is an image of a registry; tests remove what they start.
+export TESTCONTAINERS_RYUK_DISABLED ?= true
+
 # Tests are run anew each time, in another order. The integration tests come after
 # the others, as they time what real processes do.
 TESTFLAGS ?=
@@ -20,10 +26,10 @@ TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build image test check vet static lint fmt decide predict bench fuzz wire clean
+.PHONY: help run build image test check vet static lint fmt decide predict bench reliability soak fuzz wire clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## start everything on this machine, submit a job, print its tokens
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
@@ -33,8 +39,9 @@ build: ## build the binary into .bin/
 	@go build -trimpath -o $(BIN)/vramjet ./cmd/vramjet
 
 test: ## unit and integration tests, with the race detector
-	go test $(TESTARGS) $$(go list ./... | grep -v '/integration$$')
+	go test $(TESTARGS) $$(go list ./... | grep -v '/integration')
 	go test $(TESTARGS) -parallel 4 ./integration
+	go test $(TESTARGS) ./integration/containers/...
 
 check: fmt lint vet test static decide predict ## everything that must hold before a change lands
 
@@ -65,6 +72,12 @@ predict: ## run a workload on 100 nodes in one process, and see that the simulat
 
 bench: ## raw NATS limits, and vramjet beside them in the same run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration
+
+reliability: ## run the whole crash matrix in containers, and write docs/reliability.md
+	go test -count=1 -v -timeout 6h -run '^TestCrashMatrix$$' ./integration/containers -full -rate $(RATE) -repeat $(REPEAT)
+
+soak: ## let faults happen for SOAK under a steady load, in containers, and write docs/reliability.md
+	go test -count=1 -v -timeout 12h -run '^TestSoak$$' ./integration/containers -soak $(SOAK) -rate $(RATE)
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@for pkg in $$(go list ./...); do \

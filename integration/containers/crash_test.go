@@ -74,7 +74,7 @@ type cell struct {
 func TestCrashMatrix(t *testing.T) {
 	s := newSite(t, *rate)
 	canCut(s.nats[0])
-	s.client.stop()
+	s.quiet()
 	w := s.listen()
 	cells := map[[2]int]*cell{}
 	var order [][2]int
@@ -117,7 +117,6 @@ func (s *site) crash(p part, f fault, w *wire) *cell {
 	f.do(victim)
 	over := time.Now()
 	time.Sleep(10 * time.Second)
-	s.client.stop()
 	seen := s.observe(from, w)
 	c := &cell{part: p.name, fault: f.name, tally: seen.count(), limit: p.limit}
 	if f.limit > 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,10 +83,10 @@ func (b *box) inside(args ...string) error {
 func canCut(b *box) {
 	b.Helper()
 	if _, err := exec.LookPath("nsenter"); err != nil || os.Getuid() != 0 {
-		b.Skip("cutting off a container takes root, nsenter and iptables on the machine that runs the containers")
+		b.Skip("cutting off a container takes root, nsenter and iptables on the machine that runs Docker")
 	}
 	if err := b.inside("iptables", "-S"); err != nil {
-		b.Skipf("cutting off a container takes iptables: %v", err)
+		b.Skipf("cutting off a Docker container takes iptables: %v", err)
 	}
 }
 
@@ -129,11 +130,11 @@ func (b *box) logs(since time.Time) (out, errs string) {
 	return o.String(), e.String()
 }
 
-// tail returns the last lines of the error output, to be shown when a test failed.
+// tail returns the last lines of the error output, but for those on NATS's routes, to be shown when a test failed.
 func (b *box) tail() string {
 	_, errs := b.logs(time.Unix(0, 0))
-	lines := strings.Split(strings.TrimSpace(errs), "\n")
-	return strings.Join(lines[max(0, len(lines)-60):], "\n")
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(errs), "\n"), func(l string) bool { return strings.Contains(l, "Route") })
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
 }
 
 // lines returns the rest of each line that begins with a word.

@@ -282,11 +282,18 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// observe returns what there is of jobs since the position, once nothing waits or runs.
+// quiet stops the client, and returns when every job has ended.
+func (s *site) quiet() {
+	s.Helper()
+	s.client.stop()
+	within(s, 3*patience, "every job has ended", func() bool { return s.stream(broker.StreamJobs).State.Msgs == 0 })
+	time.Sleep(200 * time.Millisecond) // what is on its way here
+}
+
+// observe stops the client, and returns what there is of its jobs since the position.
 func (s *site) observe(p position, w *wire) window {
 	s.Helper()
-	within(s, 3*patience, "every job has ended", func() bool { return s.stream(broker.StreamJobs).State.Msgs == 0 })
-	time.Sleep(200 * time.Millisecond) // what is on its way to the last end
+	s.quiet()
 	out := window{
 		accepted: int(s.stream(broker.StreamJobs).State.LastSeq - p.jobs),
 		stored:   s.stored(p.results), seen: w.take(),

@@ -31,7 +31,7 @@ func main() {
 // act plays the role that the first argument names.
 func act(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("the first argument is backend or load")
+		return errors.New("the first argument is backend, load, fill, write or rm")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -49,6 +49,15 @@ func act(ctx context.Context, args []string) error {
 			return err
 		}
 		return l.run(ctx)
+	case "fill":
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		return fill(flags.Arg(0))
+	case "write": // a file and what is to be in it
+		return os.WriteFile(args[1], []byte(args[2]), 0o644)
+	case "rm":
+		return os.Remove(args[1])
 	default:
 		return fmt.Errorf("there is no role %q", args[0])
 	}
@@ -75,6 +84,22 @@ func backend(ctx context.Context, slots int) error {
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // its requests are cut, as by a server that is stopped
 	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
+	}
+	return nil
+}
+
+// fill writes a file until there is no room for any more.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	block := make([]byte, 64<<10)
+	for len(block) > 0 {
+		if _, err := f.Write(block); err != nil {
+			block = block[:len(block)/2] // to the last byte
+		}
 	}
 	return nil
 }
