@@ -7,6 +7,7 @@ FUZZTIME ?= 20s
 RATE    ?= 200
 REPEAT  ?= 3
 SOAK    ?= 30m
+SOAK_RATE ?= 50
 ARGS    ?=
 IMAGE   ?= vramjet/vramjet
 BASE    ?= debian:trixie-slim
@@ -41,7 +42,7 @@ build: ## build the binary into .bin/
 test: ## unit and integration tests, with the race detector
 	go test $(TESTARGS) $$(go list ./... | grep -v '/integration')
 	go test $(TESTARGS) -parallel 4 ./integration
-	go test $(TESTARGS) ./integration/containers/...
+	go test $(TESTARGS) -timeout 1800s ./integration/containers/...
 
 check: fmt lint vet test static decide predict ## everything that must hold before a change lands
 
@@ -77,7 +78,7 @@ reliability: ## run the whole crash matrix in containers, and write docs/reliabi
 	go test -count=1 -v -timeout 6h -run '^TestCrashMatrix$$' ./integration/containers -full -rate $(RATE) -repeat $(REPEAT)
 
 soak: ## let faults happen for SOAK under a steady load, in containers, and write docs/reliability.md
-	go test -count=1 -v -timeout 12h -run '^TestSoak$$' ./integration/containers -soak $(SOAK) -rate $(RATE)
+	go test -count=1 -v -timeout 12h -run '^TestSoak$$' ./integration/containers -soak $(SOAK) -rate $(SOAK_RATE)
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@for pkg in $$(go list ./...); do \

@@ -60,6 +60,7 @@ func (p *project) run(args ...string) string {
 // TestCompose: what compose.yaml describes stands up, is well, and runs jobs that come
 // from this machine and from a container; nothing of it runs with rights.
 func TestCompose(t *testing.T) {
+	t.Parallel()
 	d := docker(t)
 	images(t)
 	p := newProject(t)

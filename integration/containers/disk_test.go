@@ -97,6 +97,7 @@ func (s *site) ended(ids []string) {
 // TestDiskFull: somebody else fills the disk of NATS. Nothing that was acknowledged is
 // lost, and once there is room and NATS was started again, everything goes on by itself.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	s, disk := newSmallSite(t, "max_file_store: 1GB")
 	ids, err := s.submitted(60, "hi")
 	if err != nil {
@@ -139,6 +140,7 @@ func TestDiskFull(t *testing.T) {
 // is not. Jobs are refused with a word on that, and all goes on by itself when there is
 // room.
 func TestStoreFull(t *testing.T) {
+	t.Parallel()
 	s, _ := newSmallSite(t, "max_file_store: 16MB")
 	ids, err := s.submitted(60, "hi")
 	if err != nil {

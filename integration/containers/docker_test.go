@@ -125,10 +125,10 @@ type recipe struct {
 // start runs a container until the test ends. Others on the network reach it by its
 // name. It may write to its mounts only, has no rights, and its ports stay when it is
 // started again.
-func (r recipe) start(tb testing.TB, d *testcontainers.DockerProvider, net *testcontainers.DockerNetwork, name string) *box {
+func (r recipe) start(tb testing.TB, d *testcontainers.DockerProvider, lan *testcontainers.DockerNetwork, name string) *box {
 	tb.Helper()
 	opts := []testcontainers.ContainerCustomizer{
-		network.WithNetwork([]string{name}, net), testcontainers.WithEnv(r.env), testcontainers.WithCmd(r.args...),
+		network.WithNetwork([]string{name}, lan), testcontainers.WithEnv(r.env), testcontainers.WithCmd(r.args...),
 		testcontainers.WithHostConfigModifier(func(h *container.HostConfig) {
 			h.ReadonlyRootfs = true
 			h.CapDrop = []string{"ALL"}

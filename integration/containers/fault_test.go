@@ -59,14 +59,6 @@ func (b *box) unpause() {
 	b.must("unpause", err)
 }
 
-// running reports whether the process runs, frozen or not.
-func (b *box) running() bool {
-	b.Helper()
-	s, err := b.State(b.Context())
-	b.must("look at", err)
-	return s.Running
-}
-
 // inside runs a command of this machine in the network of the container.
 func (b *box) inside(args ...string) error {
 	b.Helper()

@@ -242,10 +242,10 @@ func TestCount(t *testing.T) {
 	at := time.Unix(100, 0)
 	ev := func(job string, kind schemas.EventKind, attempt, seq int, after time.Duration) event {
 		e := event{job: job, kind: kind, attempt: attempt, seq: seq, at: at.Add(after)}
-		switch kind {
-		case schemas.EventAccepted:
+		if kind == schemas.EventAccepted {
 			e.node = fmt.Sprint("n", attempt)
-		case schemas.EventEnd:
+		}
+		if kind == schemas.EventEnd {
 			e.status = schemas.StatusOK
 		}
 		return e
