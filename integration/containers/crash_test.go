@@ -3,6 +3,7 @@ package containers
 import (
 	"flag"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 var (
 	full   = flag.Bool("full", false, "run all cells of the crash matrix, and write docs/reliability.md")
+	only   = flag.String("only", "", "run the cells that this expression matches, such as 'NATS follower cut off', and show what all processes said; write nothing")
 	rate   = flag.Int("rate", 20, "jobs in a second")
 	repeat = flag.Int("repeat", 1, "how often each cell is run")
 )
@@ -81,7 +83,7 @@ func TestCrashMatrix(t *testing.T) {
 	for range *repeat {
 		for p := range parts {
 			for f := range faults {
-				if at := [2]int{p, f}; *full || slices.Contains(always, at) {
+				if at := [2]int{p, f}; wanted(at) {
 					got := s.crash(parts[p], faults[f], w)
 					t.Logf("%s", got)
 					got.check(t)
@@ -94,7 +96,7 @@ func TestCrashMatrix(t *testing.T) {
 			}
 		}
 	}
-	if !*full {
+	if !*full || *only != "" {
 		return
 	}
 	var rows []string
@@ -102,6 +104,14 @@ func TestCrashMatrix(t *testing.T) {
 		rows = append(rows, cells[at].row())
 	}
 	publish(t, "crash matrix", fmt.Sprintf("%s; %d jobs in a second, each cell run %d times.\n\n%s\n%s\n", provenance(), *rate, *repeat, cellHead, strings.Join(rows, "\n")))
+}
+
+// wanted reports whether a cell is to be run.
+func wanted(at [2]int) bool {
+	if *only != "" {
+		return regexp.MustCompile(*only).MatchString(parts[at[0]].name + " " + faults[at[1]].name)
+	}
+	return *full || slices.Contains(always, at)
 }
 
 // crash runs one cell.
@@ -159,8 +169,8 @@ func (c *cell) String() string {
 	return fmt.Sprintf("%s %s: %+v, %d recovered after %s and %s at p99", c.part, c.fault, c.tally, len(c.recovered), quantile(c.recovered, 0.5), quantile(c.recovered, 0.99))
 }
 
-const cellHead = `| what | and how | jobs | lost | ended twice | ended with an error | run again | chunks missing | recovered, p50 | p99 | limit |
-|---|---|---|---|---|---|---|---|---|---|---|`
+const cellHead = `| what | and how | jobs | lost | ended twice | ended with an error | end repeated | run again | chunks missing | recovered, p50 | p99 | limit |
+|---|---|---|---|---|---|---|---|---|---|---|---|`
 
 // row is the cell as a line of the table.
 func (c *cell) row() string {
@@ -168,7 +178,7 @@ func (c *cell) row() string {
 	if len(c.recovered) > 0 && c.part != "client" {
 		p50, p99, limit = short(quantile(c.recovered, 0.5)), short(quantile(c.recovered, 0.99)), short(c.limit)
 	}
-	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d | %s | %s | %s |", c.part, c.fault, c.Jobs, c.Lost, c.Twice, c.Failed, c.Again, c.Gaps, p50, p99, limit)
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d | %d | %s | %s | %s |", c.part, c.fault, c.Jobs, c.Lost, c.Twice, c.Failed, c.Echoes, c.Again, c.Gaps, p50, p99, limit)
 }
 
 // quantile returns a quantile of some durations, 0 of none.

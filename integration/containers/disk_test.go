@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
 
 	vramjet "github.com/vramjet/vramjet/client"
@@ -30,13 +31,7 @@ func newSmallSite(t *testing.T, jetstreamConfig string) (s *site, disk *box) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { net.Remove(context.Background()) })
-	name := "vramjet-test-" + strings.ToLower(rand.Text()[:8])
-	if _, err := d.Client().VolumeCreate(t.Context(), client.VolumeCreateOptions{Name: name, DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=32m"}}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Client().VolumeRemove(context.Background(), name, client.VolumeRemoveOptions{Force: true}) })
-	data := mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/data"}
-	disk = recipe{image: imageTools, entrypoint: []string{"/actor"}, args: []string{"backend"}, mounts: []mount.Mount{data}}.start(t, d, net, "disk")
+	disk, data := newDisk(t, d, net)
 	disk.does("/actor", "write", "/data/nats.conf", "listen: 0.0.0.0:4222\nhttp: 0.0.0.0:8222\njetstream { store_dir: /data, sync_interval: always, "+jetstreamConfig+" }\n")
 	port := freePort(t)
 	s = &site{TB: t, url: fmt.Sprintf("nats://127.0.0.1:%d", port)}
@@ -47,6 +42,19 @@ func newSmallSite(t *testing.T, jetstreamConfig string) (s *site, disk *box) {
 	s.connect()
 	s.serves(1)
 	return s, disk
+}
+
+// newDisk makes a disk of 32 MiB, and a container that has it so that it stays while
+// others come and go.
+func newDisk(t *testing.T, d *testcontainers.DockerProvider, lan *testcontainers.DockerNetwork) (disk *box, data mount.Mount) {
+	t.Helper()
+	name := "vramjet-test-" + strings.ToLower(rand.Text()[:8])
+	if _, err := d.Client().VolumeCreate(t.Context(), client.VolumeCreateOptions{Name: name, DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=32m"}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Client().VolumeRemove(context.Background(), name, client.VolumeRemoveOptions{Force: true}) })
+	data = mount.Mount{Type: mount.TypeVolume, Source: name, Target: "/data"}
+	return recipe{image: imageTools, entrypoint: []string{"/actor"}, args: []string{"backend"}, mounts: []mount.Mount{data}}.start(t, d, lan, "disk"), data
 }
 
 // does runs a program in the container, and returns what it printed and how it ended.
@@ -134,6 +142,40 @@ func TestDiskFull(t *testing.T) {
 	})
 	t.Logf("the first job was taken %s after NATS started again", short(time.Since(began)))
 	s.ended(ids)
+}
+
+// TestOneDiskFull: one of three NATS servers has no room any more. The others go on.
+func TestOneDiskFull(t *testing.T) {
+	t.Parallel()
+	d := docker(t)
+	images(t)
+	lan, err := network.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lan.Remove(context.Background()) })
+	disk, data := newDisk(t, d, lan)
+	s := newSiteOn(t, d, 10, data)
+	s.quiet()
+	w, from := s.listen(), s.position()
+	s.client.start()
+	within(t, patience, "the load is steady", func() bool { return s.stream("VJ_JOBS").State.LastSeq-from.jobs >= 20 })
+	if code, out := disk.does("/actor", "fill", "/data/filler"); code != 0 {
+		t.Fatal(out)
+	}
+	filled := time.Now()
+	time.Sleep(20 * time.Second)
+	disk.does("/actor", "rm", "/data/filler")
+	s.nats[0].stop()
+	s.nats[0].start()
+	over := time.Now()
+	time.Sleep(5 * time.Second)
+	seen := s.observe(from, w)
+	got, stall := seen.count(), seen.stall(filled, over)
+	t.Logf("%+v, and no job began for %s", got, short(stall))
+	if got.Lost+got.Twice+got.Failed+got.Reorder > 0 || stall > frozenLimit {
+		t.Errorf("%+v, and no job began for %s", got, short(stall))
+	}
 }
 
 // TestStoreFull: what NATS may store is used up, by something else than jobs. The disk

@@ -150,7 +150,7 @@ func (r recipe) start(tb testing.TB, d *testcontainers.DockerProvider, lan *test
 	b := &box{tb, d, c, name}
 	if c != nil {
 		tb.Cleanup(func() {
-			if tb.Failed() {
+			if tb.Failed() || *only != "" {
 				tb.Logf("--- %s\n%s", name, b.tail())
 			}
 			if err := testcontainers.TerminateContainer(c); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/mount"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
 
 	"github.com/vramjet/vramjet/broker"
@@ -42,7 +43,12 @@ type site struct {
 // nodes serve the model.
 func newSite(t *testing.T, rate int) *site {
 	t.Helper()
-	d := docker(t)
+	return newSiteOn(t, docker(t), rate, mount.Mount{Type: mount.TypeVolume, Target: "/data"})
+}
+
+// newSiteOn is newSite with a disk of its own for the first NATS server.
+func newSiteOn(t *testing.T, d *testcontainers.DockerProvider, rate int, first mount.Mount) *site {
+	t.Helper()
 	images(t)
 	net, err := network.New(t.Context())
 	if err != nil {
@@ -57,9 +63,13 @@ func newSite(t *testing.T, rate int) *site {
 	}
 	for i := range 3 {
 		name, port := fmt.Sprint("nats-", i+1), freePort(t)
+		data := first
+		if i > 0 {
+			data = mount.Mount{Type: mount.TypeVolume, Target: "/data"}
+		}
 		s.nats = append(s.nats, recipe{
 			image: imageTools, args: []string{"-c", "/nats.conf"}, env: map[string]string{"NATS_NAME": name}, publish: map[int]int{4222: port},
-			mounts: []mount.Mount{{Type: mount.TypeBind, Source: conf, Target: "/nats.conf", ReadOnly: true}, {Type: mount.TypeVolume, Target: "/data"}},
+			mounts: []mount.Mount{{Type: mount.TypeBind, Source: conf, Target: "/nats.conf", ReadOnly: true}, data},
 		}.start(t, d, net, name))
 		outside = append(outside, fmt.Sprintf("nats://127.0.0.1:%d", port))
 		inside = append(inside, "nats://"+name+":4222")
