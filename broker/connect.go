@@ -20,7 +20,8 @@ const DefaultURL = nats.DefaultURL
 // dead server is noticed after 10 to 15 s, a closed connection at once.
 //
 // While a write waits for room in the connection, no ping is sent or missed: a busy
-// connection to a dead server lasts for writeTimeout, a minute by default.
+// connection to a dead server lasts for writeTimeout. By default that is a minute, and
+// the next write waits as long.
 const (
 	dialTimeout     = 2 * time.Second // for each server
 	pingInterval    = 5 * time.Second
@@ -125,6 +126,7 @@ func connectOptions(cfg *ConnectConfig, log *slog.Logger) ([]nats.Option, error)
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(pingsOut),
 		nats.FlusherTimeout(writeTimeout),
+		nats.ReconnectOnFlusherError(),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.MaxReconnects(-1),

@@ -207,8 +207,8 @@ func TestBusyConnectionToDeadServerIsGivenUp(t *testing.T) {
 	busy := make(chan struct{})
 	go func() {
 		defer close(busy)
-		for nc.IsConnected() && nc.Publish("subject", make([]byte, 64<<10)) == nil {
-			time.Sleep(time.Millisecond)
+		for nc.IsConnected() && nc.Publish("subject", make([]byte, 4<<10)) == nil {
+			time.Sleep(100 * time.Microsecond)
 		}
 	}()
 	select {

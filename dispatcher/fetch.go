@@ -165,6 +165,8 @@ func (t *term) mayRun(j *job, now time.Time) error {
 		return schemas.Errorf(schemas.Deadline, "its deadline, %s, passed while it waited", j.Deadline.Format(time.RFC3339))
 	case j.attempt > uint64(j.Attempts):
 		return schemas.Errorf(schemas.UpstreamError, "lost with its node %s times: gave up", strconv.Itoa(j.Attempts))
+	case t.fleet.expects(j.Flow.Model, now):
+		return nil
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model}):
 		return t.modelNotFound(j.Flow.Model)
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model, Local: j.Local}):
