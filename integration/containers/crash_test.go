@@ -103,7 +103,7 @@ func TestCrashMatrix(t *testing.T) {
 	for _, at := range order {
 		rows = append(rows, cells[at].row())
 	}
-	publish(t, "crash matrix", fmt.Sprintf("%s; %d jobs in a second, each cell run %d times.\n\n%s\n%s\n", provenance(), *rate, *repeat, cellHead, strings.Join(rows, "\n")))
+	publish(t, "crash matrix", fmt.Sprintf("%s; %d jobs in a second, runs of each cell: %d.\n\n%s\n%s\n", provenance(), *rate, *repeat, cellHead, strings.Join(rows, "\n")))
 }
 
 // wanted reports whether a cell is to be run.
