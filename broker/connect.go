@@ -20,10 +20,15 @@ const DefaultURL = nats.DefaultURL
 
 // How a connection notices that the server is gone, and how it comes back: a
 // dead server is noticed after 10 to 15 s, a closed connection at once.
+//
+// While a write waits for room in the connection, no ping is sent or missed: a busy
+// connection to a dead server lasts for writeTimeout. By default that is a minute, and
+// the next write waits as long.
 const (
 	dialTimeout     = 2 * time.Second // for each server
 	pingInterval    = 5 * time.Second
 	pingsOut        = 2
+	writeTimeout    = 10 * time.Second
 	reconnectWait   = 100 * time.Millisecond
 	reconnectJitter = 100 * time.Millisecond
 )
@@ -122,6 +127,8 @@ func connectOptions(cfg *ConnectConfig, log *slog.Logger) ([]nats.Option, error)
 		nats.Timeout(dialTimeout),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(pingsOut),
+		nats.FlusherTimeout(writeTimeout),
+		nats.ReconnectOnFlusherError(),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.MaxReconnects(-1),

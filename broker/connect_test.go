@@ -192,6 +192,35 @@ func TestWhatIsNotPermittedIsLogged(t *testing.T) {
 	logged.await(t, "level=ERROR", "not permitted", "closed.door")
 }
 
+// A busy connection to a server that takes nothing any more is given up as well: what
+// is written waits for room then, and pings wait for what is written.
+func TestBusyConnectionToDeadServerIsGivenUp(t *testing.T) {
+	srv := brokertest.StartServer(t, embedded.Config{})
+	proxy := brokertest.StartProxy(t, srv.ClientURL())
+	nc, err := connect(t, broker.ConnectConfig{URL: proxy.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := nc.StatusChanged(nats.RECONNECTING)
+	proxy.Freeze()
+	frozen := time.Now()
+	busy := make(chan struct{})
+	go func() {
+		defer close(busy)
+		for nc.IsConnected() && nc.Publish("subject", make([]byte, 4<<10)) == nil {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}()
+	select {
+	case <-lost:
+		t.Logf("given up after %s", time.Since(frozen).Round(time.Millisecond))
+	case <-time.After(20 * time.Second):
+		t.Error("not given up after 20 s")
+	}
+	nc.Close()
+	<-busy
+}
+
 func TestLossAndReturnAreLogged(t *testing.T) {
 	dir := t.TempDir()
 	srv := brokertest.StartServer(t, embedded.Config{Dir: dir, Base: &server.Options{Username: "alice", Password: secret}})

@@ -83,13 +83,17 @@ func (c *consumers) drop(k *consumer) {
 // bound them first: it's only far over those.
 const maxUnacked = 50_000
 
+// makeTimeout bounds one attempt at a consumer. A request that is made while a cluster
+// elects may never be answered, and the next one at once.
+const makeTimeout = 3 * time.Second
+
 // makeConsumer makes or finds the consumer of a flow, and then sends the pulls
 // that wait for it.
 func (t *term) makeConsumer(f *flow) {
 	k := f.consumer
 	cfg := broker.ConsumerConfig(f.subject, maxUnacked, 0)
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.ctx, makeTimeout)
 		defer cancel()
 		_, err := t.js.CreateOrUpdateConsumer(ctx, broker.StreamJobs, cfg)
 		t.post(func() { t.consumerMade(k, err, time.Now()) })

@@ -10,6 +10,10 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
+// countTimeout bounds one count. A request that is made while a cluster elects may never
+// be answered, and the next one at once.
+const countTimeout = 3 * time.Second
+
 // count asks the stream how many jobs each subject holds. It finds the flows at a
 // takeover, and heals what hints missed.
 func (t *term) count() {
@@ -19,7 +23,7 @@ func (t *term) count() {
 		before[subject] = f.hints
 	}
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.ctx, countTimeout)
 		defer cancel()
 		var subjects map[string]uint64
 		stream, err := t.js.Stream(ctx, broker.StreamJobs)

@@ -40,7 +40,8 @@ type Config struct {
 	Version string
 
 	// UnknownModelWait is how long jobs of a model that no node has wait for one,
-	// before they end with model_not_found. 0 means 10s.
+	// before they end with model_not_found. 0 means 10s. Where the last node that had
+	// it was lost, they wait for a minute at least.
 	UnknownModelWait time.Duration
 
 	// Policy is how jobs share models and memory. The zero Policy means
@@ -268,7 +269,7 @@ func (d *Dispatcher) sweep(now time.Time) {
 	}
 	for _, id := range d.fleet.silent(now, broker.AckWait, 0) {
 		d.cfg.Logger.Warn("a node is frozen or cut off: its leases have run out", "node", id)
-		d.fleet.forget(id)
+		d.fleet.forget(id, now)
 		d.term.leasesOut(id, now)
 	}
 	d.term.sweep(now)
@@ -284,8 +285,9 @@ func (d *Dispatcher) probe(node string) {
 			switch {
 			case errors.Is(err, nats.ErrNoResponders):
 				d.cfg.Logger.Warn("a node is gone", "node", node)
-				d.fleet.forget(node)
-				d.term.nodeLost(node, time.Now())
+				now := time.Now()
+				d.fleet.forget(node, now)
+				d.term.nodeLost(node, now)
 			case err == nil:
 				d.fleet.alive(node, time.Now())
 			}

@@ -111,6 +111,28 @@ func TestUnknownModelWaitsForItsNode(t *testing.T) {
 	n.finish(n.next())
 }
 
+// The last node that had a model is gone: its jobs wait for it longer than those of a
+// model that nobody ever had.
+func TestLostModelIsWaitedFor(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{UnknownModelWait: 100 * time.Millisecond})
+	n := s.node("a", nil, "m")
+	s.submit("m", "j1")
+	n.finish(n.next())
+	s.wantQueued(0)
+	n.kill()
+	s.submit("m", "j2")
+	s.submit("other", "j3")
+	if _, err := s.end("j3"); err.Code != schemas.ModelNotFound {
+		t.Errorf("a job of a model that nobody ever had ended with %v", err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	s.wantQueued(1)
+	n = s.node("a", nil, "m")
+	n.finish(n.next())
+	s.wantQueued(0)
+}
+
 func TestBadJobsEnd(t *testing.T) {
 	s := newSystem(t)
 	s.dispatch(Config{})

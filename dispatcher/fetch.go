@@ -174,6 +174,8 @@ func (t *term) mayRun(j *job, now time.Time) error {
 		return schemas.Errorf(schemas.UpstreamError, "its node was lost %d times while it ran the job: gave up, as the job may be why", maxLosses)
 	case j.attempt > uint64(j.Attempts):
 		return schemas.Errorf(schemas.UpstreamError, "given out %d times, and never ended: gave up", j.Attempts)
+	case t.fleet.expects(j.Flow.Model, now):
+		return nil
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model}):
 		return t.modelNotFound(j.Flow.Model)
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model, Local: j.Local}):

@@ -23,10 +23,14 @@ const restAtMost = time.Second
 type fleet struct {
 	nodes    map[string]*node
 	place    *placement.Scheduler
-	prefixes *prefixes // where prompts ran last
-	began    time.Time // from which its times count
-	next     uint64    // id of the next promise
+	prefixes *prefixes            // where prompts ran last
+	lost     map[string]time.Time // by model: when the last node that had it was gone
+	began    time.Time            // from which its times count
+	next     uint64               // id of the next promise
 }
+
+// backWithin is how long jobs wait at least for a model whose last node was lost.
+const backWithin = time.Minute
 
 // A node is the last state of a worker and what it was promised.
 type node struct {
@@ -66,7 +70,7 @@ func (p *promise) ran(held time.Duration, now time.Time) time.Duration {
 
 func newFleet() *fleet {
 	return &fleet{
-		nodes: map[string]*node{}, prefixes: newPrefixes(mostPrefixes), began: time.Now(),
+		nodes: map[string]*node{}, prefixes: newPrefixes(mostPrefixes), lost: map[string]time.Time{}, began: time.Now(),
 		place: placement.NewScheduler(placement.NewFleet(), placement.DefaultPolicy(), nil),
 	}
 }
@@ -234,10 +238,23 @@ func (f *fleet) alive(id string, now time.Time) {
 }
 
 // forget drops a node that is gone.
-func (f *fleet) forget(id string) {
+func (f *fleet) forget(id string, now time.Time) {
+	models := f.place.Models()
 	delete(f.nodes, id)
 	f.place.Remove(id)
 	f.prefixes.lost(id)
+	for _, m := range models {
+		if !f.place.Serves(placement.Ask{Model: m}) {
+			f.lost[m] = now
+		}
+	}
+}
+
+// expects reports whether a model that no node has may be back soon: its last node was
+// lost not long ago. A node that restarts, or whose NATS server was cut off, comes back.
+func (f *fleet) expects(model string, now time.Time) bool {
+	at, ok := f.lost[model]
+	return ok && now.Sub(at) < backWithin && !f.place.Serves(placement.Ask{Model: model})
 }
 
 // refresh makes what placement sees of a node anew: its report less promises.

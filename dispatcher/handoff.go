@@ -153,7 +153,7 @@ func (t *term) turnedAway(j *job, o *outcome, now time.Time) {
 	c := j.promise.choice
 	switch {
 	case errors.Is(o.err, nats.ErrNoResponders):
-		t.fleet.forget(c.Node)
+		t.fleet.forget(c.Node, now)
 		t.nodeLost(c.Node, now)
 	case o.err != nil:
 		t.cfg.Logger.Warn("an offer was not answered", "job", j.ID, "node", c.Node, "err", o.err)

@@ -147,7 +147,7 @@ func TestNoSlotIsTakenThatIsNone(t *testing.T) {
 		"failed the job":    {avoid: []string{"b/x"}},
 		"turned a job away": {then: func(f *fleet, now time.Time) { f.rest(placement.Choice{Node: "b", Backend: "x", Model: "m"}, now) }},
 		"silent":            {then: func(f *fleet, now time.Time) { f.silent(now.Add(5*time.Second), silentAfter, time.Second) }},
-		"gone":              {then: func(f *fleet, _ time.Time) { f.forget("b") }},
+		"gone":              {then: func(f *fleet, now time.Time) { f.forget("b", now) }},
 		"promised":          {then: func(f *fleet, now time.Time) { promiseTwice(f, now) }},
 		"to be unloaded": {then: func(f *fleet, now time.Time) {
 			f.promise(placement.Choice{Node: "b", Backend: "x", Model: "n", Load: true, Evict: []schemas.Victim{{Backend: "x", Model: "m"}}}, now)

@@ -38,6 +38,7 @@ func (t *term) sweep(now time.Time) {
 	t.sweepFlows(now)
 	t.sweepParked(now)
 	t.sweepResults(now)
+	maps.DeleteFunc(t.fleet.lost, func(_ string, at time.Time) bool { return now.Sub(at) > backWithin })
 	maps.DeleteFunc(t.voided, func(_ jobKey, v voided) bool { return now.Sub(v.at) > memory })
 	maps.DeleteFunc(t.avoid, func(_ jobKey, a avoided) bool { return now.Sub(a.at) > memory })
 	maps.DeleteFunc(t.losses, func(_ jobKey, l losses) bool { return now.Sub(l.at) > lossMemory })
@@ -67,7 +68,7 @@ func (t *term) sweepFlows(now time.Time) {
 			delete(t.byKey, f.Flow.Flow)
 			delete(f.tenant.flows, f)
 			t.fleet.place.Forget(f.Flow)
-		case !busy || t.fleet.place.Serves(placement.Ask{Model: f.Model}) || f.pause != nil || !t.pauses.known:
+		case !busy || t.fleet.place.Serves(placement.Ask{Model: f.Model}) || f.pause != nil || !t.pauses.known || t.fleet.expects(f.Model, now):
 			f.unknown = time.Time{}
 		case f.unknown.IsZero():
 			f.unknown = now

@@ -311,7 +311,7 @@ func TestDocsConfiguration(t *testing.T) {
 	}
 	sameSet(t, "kinds of backends", kinds, providers.Kinds())
 
-	known := []string{"VRAMJET_CONFIG", "VRAMJET_SERVER", "VRAMJET_TENANT"}
+	known := []string{"VRAMJET_CONFIG", "VRAMJET_SERVER", "VRAMJET_TENANT", "VRAMJET_IMAGE"} // the last: compose.yaml's
 	for _, key := range env {
 		known = append(known, envName(key))
 	}
@@ -365,7 +365,7 @@ func examples(text string) string {
 // others are flags of other programs that pages show.
 var others = []string{
 	"--last-for", "--name", "--signal", "--json", "--raw", "--force", "--force-stdin",
-	"--add-host", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
+	"--add-host", "--profile", "--host", "--metrics", "--slots", "--no-models-autoload", "--enable-sleep-mode", "--enable-memory-saver", "--enable-weights-cpu-backup", "--enable-metrics",
 	"--scheduling-policy", "--enable-priority-scheduling", "--schedule-low-priority-values-first", "--priority-scheduling-preemption-threshold",
 }
 

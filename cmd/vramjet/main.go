@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // whom to trust where the system says nothing of it, as in a bare container
 )
 
 func main() {

@@ -36,6 +36,7 @@ type cli struct {
 	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
 
 	Auth    authCmd    `cmd:"" help:"Keep the users of the NATS servers, and what each may do."`
+	Health  healthCmd  `cmd:"" help:"Ask a dispatcher or worker on this machine whether it is well."`
 	Config  configCmd  `cmd:"" help:"Show or check the configuration."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
