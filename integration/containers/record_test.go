@@ -83,25 +83,23 @@ func (s *site) stored(after uint64) (events []event) {
 		if err != nil {
 			return false
 		}
+		msgs, err := c.Messages(jetstream.PullMaxMessages(5000))
+		if err != nil {
+			return false
+		}
+		defer msgs.Stop()
 		for {
-			batch, err := c.Fetch(1000, jetstream.FetchMaxWait(2*time.Second))
+			m, err := msgs.Next(jetstream.NextMaxWait(5 * time.Second))
 			if err != nil {
 				return false
 			}
-			var at uint64
-			for m := range batch.Messages() {
-				meta, err := m.Metadata()
-				if err != nil {
-					return false
-				}
-				at = meta.Sequence.Stream
-				events = append(events, readEvent(m.Headers(), m.Data(), meta.Timestamp))
-			}
-			if at >= last {
-				return true
-			}
-			if at == 0 {
+			meta, err := m.Metadata()
+			if err != nil {
 				return false
+			}
+			events = append(events, readEvent(m.Headers(), m.Data(), meta.Timestamp))
+			if meta.Sequence.Stream >= last {
+				return true
 			}
 		}
 	})
