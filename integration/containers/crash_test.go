@@ -23,14 +23,14 @@ const (
 	dispatcherLimit = 3 * time.Second  // the leading dispatcher is killed
 	natsLimit       = 10 * time.Second // the server that leads is killed: a Raft election
 	frozenLimit     = 35 * time.Second // whatever is frozen or cut off: AckWait and a little
-	gracefulLimit   = time.Second
+	gracefulLimit   = time.Second      // a NATS server is stopped, as one does
 )
 
 // A part of a site may fail.
 type part struct {
 	name  string
 	pick  func(s *site) (victim *box, node string) // node: the worker whose jobs have to move, if any
-	limit time.Duration                            // where it is killed
+	limit time.Duration                            // where it is killed or restarted
 }
 
 var parts = []part{
@@ -57,7 +57,7 @@ var faults = []fault{
 	{"killed, started again", func(b *box) { b.kill(); time.Sleep(time.Second); b.start() }, 0},
 	{"frozen for 30 s", func(b *box) { b.pause(); time.Sleep(outage); b.unpause() }, frozenLimit},
 	{"cut off for 30 s", func(b *box) { b.cut(); time.Sleep(outage); b.heal() }, frozenLimit},
-	{"restarted", func(b *box) { b.stop(); b.start() }, gracefulLimit},
+	{"restarted", func(b *box) { b.stop(); b.start() }, 0},
 }
 
 // always are the cells that every run of the tests has: part and fault.
@@ -129,8 +129,11 @@ func (s *site) crash(p part, f fault, w *wire) *cell {
 	time.Sleep(10 * time.Second)
 	seen := s.observe(from, w)
 	c := &cell{part: p.name, fault: f.name, tally: seen.count(), limit: p.limit}
-	if f.limit > 0 {
+	switch {
+	case f.limit > 0:
 		c.limit = f.limit
+	case f.name == "restarted" && p.limit == natsLimit:
+		c.limit = gracefulLimit
 	}
 	switch {
 	case victim == s.client:
