@@ -111,13 +111,17 @@ func TestSessionsKeepTheReserve(t *testing.T) {
 	policy := placement.DefaultPolicy()
 	policy.InteractiveReserve = 1
 	p := newPair(t, Config{Policy: policy})
+	for _, n := range []*fakeNode{p.a, p.b} {
+		n.state.Backends[0].Models[0].Slots = 4
+		n.report()
+	}
 	const batch = "vj.v1.jobs.default.batch.m"
 	p.wants(p.a, "vj.v1.jobs.default.interactive.m", "i1", "hi")
 	p.end("i1")
-	p.wants(p.a, batch, "s1", "hi", schemas.HeaderSession, "s")
-	p.wants(p.b, batch, "s2", "hi", schemas.HeaderSession, "s")
-	p.end("s2")
-	p.wants(p.b, batch, "s3", "hi", schemas.HeaderSession, "s")
+	for _, id := range []string{"s1", "s2", "s3"} {
+		p.wants(p.a, batch, id, "hi", schemas.HeaderSession, "s")
+	}
+	p.wants(p.b, batch, "s4", "hi", schemas.HeaderSession, "s")
 }
 
 // TestNoSlotIsTakenThatIsNone: a session moves to no place that could not take the

@@ -70,7 +70,7 @@ func TestExplain(t *testing.T) {
 	s, ask = asks(s, "acme", schemas.Batch, 100)
 	show("more urgent classes wait", s, ask, 10)
 
-	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 1))), "acme", schemas.Batch, 100)
+	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, with(phi(schemas.Resident, 3), func(m *Model) { m.Slots = 4 }))), "acme", schemas.Batch, 100)
 	chat := s.Flow(key("acme", schemas.Interactive, "phi"), 1)
 	s.Arrive(chat, 1, now-9000)
 	s.Serve(chat, Choice{Node: "gpu-1", Backend: "b", Model: "phi"}, now-8000)

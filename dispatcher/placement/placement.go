@@ -148,11 +148,15 @@ func (s *Scheduler) Kept(model string, class schemas.Class, slots int, now int64
 	return s.kept(p, class, slots, now)
 }
 
+// keptOfSlots is of how many slots of a model one is kept at most: batches are slowed down
+// by a quarter at most, and a model with few slots keeps none.
+const keptOfSlots = 4
+
 func (s *Scheduler) kept(p *pool, class schemas.Class, slots int, now int64) int {
 	if class != schemas.Batch || now-p.served[schemas.Interactive.Rank()] >= recentMS {
 		return 0
 	}
-	return max(0, min(s.policy.InteractiveReserve, slots-1))
+	return max(0, min(s.policy.InteractiveReserve, slots/keptOfSlots))
 }
 
 // bars says why a place never takes a job, whatever comes free; "" where it does.

@@ -28,8 +28,8 @@ type Policy struct {
 	OverflowMS int64
 
 	// InteractiveReserve is how many slots of each model in memory jobs of the class
-	// batch leave free, as long as interactive jobs for it came in the last minute.
-	// One they may always have.
+	// batch leave free, as long as interactive jobs for it came in the last minute: at
+	// most a quarter of its slots.
 	InteractiveReserve int
 }
 

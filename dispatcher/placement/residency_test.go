@@ -122,22 +122,27 @@ func TestInteractiveReserve(t *testing.T) {
 	p := DefaultPolicy()
 	p.InteractiveReserve = 1
 	for class, want := range map[schemas.Class]bool{schemas.Interactive: true, schemas.Normal: true, schemas.Batch: false} {
-		s := newStage(t, p, 1)
+		s := newStage(t, p, 3)
+		s.Set(gpu("a", 24*gib, 4*gib, with(model("qwen", schemas.Resident, 20*gib, 3), func(m *Model) { m.Slots = 4 })), 0)
 		chat := s.Flow(schemas.Flow{Tenant: "chat", Class: schemas.Interactive, Model: "qwen"}, 1)
 		s.SetWaiting(chat, 1, 0)
 		_, c, _ := s.Next(0)
 		s.Serve(chat, c, 0) // the slot is free again at once
 		s.waits("qwen", class, 1, 0)
 		if _, _, ok := s.Next(recentMS - 1); ok != want {
-			t.Errorf("%s: a slot of two is free: %v", class, ok)
+			t.Errorf("%s: a slot of four is free: %v", class, ok)
 		}
 		if _, _, ok := s.Next(recentMS + retryMS(s.pools["qwen"])); !ok {
-			t.Errorf("%s: a slot of two is free, and no interactive job came for a minute", class)
+			t.Errorf("%s: a slot of four is free, and no interactive job came for a minute", class)
 		}
 	}
-	s := newStage(t, p, 0)
+	s := newStage(t, p, 1)
+	chat := s.Flow(schemas.Flow{Tenant: "chat", Class: schemas.Interactive, Model: "qwen"}, 1)
+	s.SetWaiting(chat, 1, 0)
+	_, c, _ := s.Next(0)
+	s.Serve(chat, c, 0)
 	s.waits("qwen", schemas.Batch, 1, 0)
 	if _, _, ok := s.Next(0); !ok {
-		t.Error("of two free slots one is for batch jobs")
+		t.Error("of two slots none is kept")
 	}
 }
