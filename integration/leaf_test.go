@@ -66,6 +66,7 @@ func TestFarSite(t *testing.T) {
 	t.Logf("after a cut of 2 s the job ended as attempt %d", r.Run.Attempt)
 	u.serves("sim-slow", 1)
 	u.wantOK(ctx, slow(5))
+	within(t, patience, "both ends are heard", func() bool { return counted.jobs() >= 2 })
 	counted.mu.Lock()
 	defer counted.mu.Unlock()
 	for id, n := range counted.of {

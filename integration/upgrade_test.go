@@ -65,6 +65,13 @@ func (u *user) countEnds() *endCount {
 	return c
 }
 
+// jobs is how many jobs have ended.
+func (c *endCount) jobs() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.of)
+}
+
 // TestRollingUpgrade replaces a system of the previous version by this one, a process
 // after the other, while jobs come: each ends well, once. Which is replaced first
 // does not matter, so each version's dispatcher runs the other's workers.
@@ -114,6 +121,7 @@ func TestRollingUpgrade(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			jobs, again := finish()
+			within(t, patience, "all ends are heard", func() bool { return counted.jobs() == len(jobs) })
 			counted.mu.Lock()
 			defer counted.mu.Unlock()
 			for _, id := range jobs {
