@@ -16,7 +16,8 @@ import (
 const (
 	settleTimeout = 30 * time.Second
 	nakTimeout    = 5 * time.Second
-	giveUpDelay   = 5 * time.Second // before a job is tried again that could not be settled
+	ackTimeout    = 10 * time.Second // of a job whose end is stored: a server that lost its delivery answers no ack of it
+	giveUpDelay   = 5 * time.Second  // before a job is tried again that could not be settled
 )
 
 // tell carries a settlement out: the dead letter, the event, then the word to
@@ -76,6 +77,11 @@ func (a *attempt) say(life context.Context, s settlement) error {
 	}
 	switch s.word {
 	case ack:
+		if a.offer.Job.Reply == "" { // its end is stored: whoever gets it again sees that
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, ackTimeout)
+			defer cancel()
+		}
 		return broker.Ack(ctx, a.w.nc, a.lease.ack)
 	case term:
 		return broker.Term(ctx, a.w.nc, a.lease.ack, s.err.Error())

@@ -368,13 +368,25 @@ func (r *runner) takeUp(ctx context.Context) error {
 			jobs = append(jobs, jobName{r.m.Batch, line, r.m.Round})
 		}
 		if len(jobs) == page || line == r.m.Lines {
-			if err := r.stored(ctx, jobs, r.take); err != nil {
+			if err := r.patiently(ctx, jobs); err != nil {
 				return err
 			}
 			jobs = jobs[:0]
 		}
 	}
 	return r.out.flush(time.Now())
+}
+
+// patiently takes the results of jobs from the store. A server that does not answer may
+// be on its way back.
+func (r *runner) patiently(ctx context.Context, jobs []jobName) error {
+	for began := time.Now(); ; {
+		err := r.stored(ctx, jobs, r.take)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > patience {
+			return err
+		}
+		r.trouble = err
+	}
 }
 
 // progress is how far the batch is.
