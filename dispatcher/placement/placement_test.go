@@ -315,3 +315,27 @@ func TestFleetIndex(t *testing.T) {
 		t.Error("a slot that was given back is not there")
 	}
 }
+
+// TestElsewhere: a job that failed at a place waits for another one only where that takes
+// jobs and has the model.
+func TestElsewhere(t *testing.T) {
+	first := gpu("a", 24*gib, 4*gib, model("phi", schemas.Resident, 9*gib, 0))
+	busy := gpu("b", 24*gib, 4*gib, model("phi", schemas.Resident, 9*gib, 2))
+	closed := gpu("b", 24*gib, 4*gib, model("phi", schemas.Resident, 9*gib, 0))
+	closed.Closed = "is draining"
+	without := gpu("b", 24*gib, 4*gib, model("phi", schemas.Installed, 9*gib, 0))
+	for name, tt := range map[string]struct {
+		second *Node
+		avoid  []string
+		want   bool
+	}{
+		"busy":     {busy, []string{"a/b"}, true},
+		"avoided":  {busy, []string{"a/b", "b/b"}, false},
+		"closed":   {closed, []string{"a/b"}, false},
+		"unloaded": {without, []string{"a/b"}, false},
+	} {
+		if got := fleetOf(first, tt.second).Elsewhere(Ask{Model: "phi", Avoid: tt.avoid}); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
