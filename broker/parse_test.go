@@ -99,3 +99,16 @@ func TestIdentityIsWhole(t *testing.T) {
 		t.Errorf("the identity is mixed: %+v", o)
 	}
 }
+
+// What an auth.conf says is a user that may be, or an error.
+func FuzzReadAuthorization(f *testing.F) {
+	f.Add(WriteAuthorization([]User{{Role: RoleTenant, Name: "acme", Key: "UA5WUJ54Z23KILLCUOUNAKTPBVZWKMQVO4O6EQ5GHLAERIMLLHNCTYM5"}}))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		users, err := ReadAuthorization(text)
+		for _, u := range users {
+			if err == nil && u.check() != nil {
+				t.Errorf("%+v: %v", u, u.check())
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -276,4 +277,51 @@ func TestPromisesEndWithTheirTerm(t *testing.T) {
 	if !free() {
 		t.Error("the slot is taken, though the node says that it is free")
 	}
+}
+
+// Whatever nodes say, the dispatcher goes on, and gives nobody more jobs than there is
+// a number for.
+func FuzzNodeState(f *testing.F) {
+	for _, state := range []string{
+		`{"node":"a","backends":[{"name":"s","healthy":true,"loads":true,"devices":["d"],"models":[{"name":"m","state":"installed","slots":2,"need":12}]}],"devices":[{"id":"d","available":20}]}`,
+		`{"node":"a","backends":[{"name":"s","healthy":true,"models":[{"name":"m","state":"resident","slots":-1,"busy":9223372036854775807,"load_ms":-1},{"name":"m","state":"loading","slots":9223372036854775807}]},{"name":"s"}]}`,
+		`{"node":"b","boot":"x","seq":1,"devices":[{"id":"d","available":-5,"lacking":9223372036854775807},{"id":"d","total":null}],"backends":[{"name":"t","healthy":true,"split":"equal","devices":["d","d","e"],"models":[{"name":"m","state":"installed","slots":1,"need":9223372036854775807,"devices":{"d":-1}}]}]}`,
+		`{"node":"c","backends":[{"name":"h","healthy":true,"price":{"input":1e308,"output":-1},"models":[{"name":"m","state":"remote","slots":1},{"name":"m","state":"?"}]}],"draining":true}`,
+	} {
+		f.Add([]byte(state), []byte(`{"node":"a","boot":"2"}`))
+	}
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		now := time.Unix(1e9, 0)
+		fleet := newFleet()
+		fleet.began = now
+		flow := fleet.place.Flow(schemas.Flow{Model: "m", Tenant: "t", Class: schemas.Normal}, 1)
+		fleet.place.Arrive(flow, 100, fleet.ms(now))
+		var promises []*promise
+		for _, said := range [][]byte{one, two, one} {
+			var state schemas.NodeState
+			if json.Unmarshal(said, &state) != nil {
+				return
+			}
+			now = now.Add(time.Second)
+			fleet.observe(&state, now)
+			for range 20 {
+				c, ok := fleet.place.Choose(placement.Ask{Model: "m", Flow: flow}, fleet.ms(now))
+				if !ok {
+					break
+				}
+				promises = append(promises, fleet.promise(c, now))
+			}
+			for len(promises) > 10 {
+				fleet.release(promises[0], now)
+				promises = promises[1:]
+			}
+			fleet.rest(placement.Choice{Node: state.Node, Backend: "s", Model: "m"}, now)
+		}
+		for id := range fleet.nodes {
+			fleet.forget(id, now)
+		}
+		if c, ok := fleet.place.Choose(placement.Ask{Model: "m", Flow: flow}, fleet.ms(now)); ok {
+			t.Errorf("no node is left, and a job goes to %+v", c)
+		}
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vramjet/vramjet/broker"
@@ -135,7 +136,7 @@ func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFind
 	return group.Wait()
 }
 
-// A health serves /livez and /readyz.
+// A health serves /livez, /readyz and /metrics.
 type health struct {
 	listener net.Listener // nil: nowhere
 }
@@ -183,6 +184,7 @@ func (h *health) serve(ctx context.Context, ready func() error) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.Handle("GET /metrics", promhttp.Handler())
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -117,6 +117,7 @@ type window struct {
 // A tally is what a window comes to.
 type tally struct {
 	Jobs    int // that the queue accepted
+	Chunks  int // that came by or are stored, each of an attempt once
 	Lost    int // without an end
 	Twice   int // with two ends that are stored
 	Echoes  int // ends that came by again, and were not stored
@@ -130,7 +131,7 @@ type tally struct {
 func (w window) count() (t tally) {
 	t.Jobs = w.accepted
 	ends := map[string]int{}
-	chunks := map[string]map[int]bool{} // by job and attempt
+	chunks := events{}
 	last := map[string]int{}
 	for _, e := range w.stored {
 		key := fmt.Sprint(e.job, " ", e.attempt)
@@ -145,14 +146,14 @@ func (w window) count() (t tally) {
 			}
 			last[key] = e.seq
 		}
-		mark(chunks, key, e.seq)
+		chunks.add(key, e)
 	}
 	echoes := map[string]int{}
 	for _, e := range w.seen {
 		if e.kind == schemas.EventEnd {
 			echoes[e.job]++
 		}
-		mark(chunks, fmt.Sprint(e.job, " ", e.attempt), e.seq)
+		chunks.add(fmt.Sprint(e.job, " ", e.attempt), e)
 	}
 	for _, n := range ends {
 		t.Twice += n - 1
@@ -168,8 +169,11 @@ func (w window) count() (t tally) {
 	}
 	for _, seqs := range chunks {
 		highest := 0
-		for n := range seqs {
+		for n, chunk := range seqs {
 			highest = max(highest, n)
+			if chunk {
+				t.Chunks++
+			}
 		}
 		t.Gaps += highest + 1 - len(seqs)
 	}
@@ -183,11 +187,14 @@ func (w window) count() (t tally) {
 	return t
 }
 
-func mark(chunks map[string]map[int]bool, key string, seq int) {
-	if chunks[key] == nil {
-		chunks[key] = map[int]bool{}
+// events are those of each job and attempt by their numbers; true are chunks.
+type events map[string]map[int]bool
+
+func (all events) add(key string, e event) {
+	if all[key] == nil {
+		all[key] = map[int]bool{}
 	}
-	chunks[key][seq] = true
+	all[key][e.seq] = e.kind == schemas.EventChunk
 }
 
 // accepts returns the first sighting of each attempt that a node took, the earliest first.
@@ -254,15 +261,15 @@ func TestCount(t *testing.T) {
 		w    window
 		want tally
 	}{
-		{"well", window{accepted: 1, acked: []string{"a"}, stored: one, seen: one, runs: []string{"a"}}, tally{Jobs: 1}},
-		{"lost", window{accepted: 2, stored: one}, tally{Jobs: 2, Lost: 1}},
-		{"lost, though another was not told of", window{accepted: 1, acked: []string{"b"}, stored: one}, tally{Jobs: 1, Lost: 1}},
-		{"ended twice", window{accepted: 1, stored: append(one, one[2])}, tally{Jobs: 1, Twice: 1}},
-		{"ended twice on the wire", window{accepted: 1, stored: one, seen: append(one, one[2])}, tally{Jobs: 1, Echoes: 1}},
-		{"run again", window{accepted: 1, stored: one, runs: []string{"a", "a", "a"}}, tally{Jobs: 1, Again: 2}},
+		{"well", window{accepted: 1, acked: []string{"a"}, stored: one, seen: one, runs: []string{"a"}}, tally{Jobs: 1, Chunks: 1}},
+		{"lost", window{accepted: 2, stored: one}, tally{Jobs: 2, Chunks: 1, Lost: 1}},
+		{"lost, though another was not told of", window{accepted: 1, acked: []string{"b"}, stored: one}, tally{Jobs: 1, Chunks: 1, Lost: 1}},
+		{"ended twice", window{accepted: 1, stored: append(one, one[2])}, tally{Jobs: 1, Chunks: 1, Twice: 1}},
+		{"ended twice on the wire", window{accepted: 1, stored: one, seen: append(one, one[2])}, tally{Jobs: 1, Chunks: 1, Echoes: 1}},
+		{"run again", window{accepted: 1, stored: one, runs: []string{"a", "a", "a"}}, tally{Jobs: 1, Chunks: 1, Again: 2}},
 		{"a gap", window{accepted: 1, stored: []event{one[0], one[2]}}, tally{Jobs: 1, Gaps: 1}},
-		{"a gap that came by", window{accepted: 1, stored: []event{one[0], one[2]}, seen: one[1:2]}, tally{Jobs: 1}},
-		{"out of order", window{accepted: 1, stored: []event{one[1], one[0], one[2]}}, tally{Jobs: 1, Reorder: 1}},
+		{"a gap that came by", window{accepted: 1, stored: []event{one[0], one[2]}, seen: one[1:2]}, tally{Jobs: 1, Chunks: 1}},
+		{"out of order", window{accepted: 1, stored: []event{one[1], one[0], one[2]}}, tally{Jobs: 1, Chunks: 1, Reorder: 1}},
 	} {
 		if got := c.w.count(); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)

@@ -68,14 +68,14 @@ func newSiteOn(t *testing.T, d *testcontainers.DockerProvider, rate int, first m
 			data = mount.Mount{Type: mount.TypeVolume, Target: "/data"}
 		}
 		s.nats = append(s.nats, recipe{
-			image: imageTools, args: []string{"-c", "/nats.conf"}, env: map[string]string{"NATS_NAME": name}, publish: map[int]int{4222: port},
+			image: imageTools, args: []string{"-c", "/nats.conf", "--profile", "8223"}, env: map[string]string{"NATS_NAME": name}, publish: map[int]int{4222: port},
 			mounts: []mount.Mount{{Type: mount.TypeBind, Source: conf, Target: "/nats.conf", ReadOnly: true}, data},
 		}.start(t, d, net, name))
 		outside = append(outside, fmt.Sprintf("nats://127.0.0.1:%d", port))
 		inside = append(inside, "nats://"+name+":4222")
 	}
 	s.url = strings.Join(outside, ",")
-	env := map[string]string{"VRAMJET_SERVER": strings.Join(inside, ",")}
+	env := map[string]string{"VRAMJET_SERVER": strings.Join(inside, ","), "VRAMJET_HTTP": ":7433"}
 	for i := range 2 {
 		s.dispatchers = append(s.dispatchers, recipe{image: imageVramjet, args: []string{"dispatcher", "--replicas", "3"}, env: env}.start(t, d, net, fmt.Sprint("dispatcher-", i+1)))
 	}
@@ -83,7 +83,7 @@ func newSiteOn(t *testing.T, d *testcontainers.DockerProvider, rate int, first m
 		backend := fmt.Sprint("backend-", i+1)
 		s.backends = append(s.backends, recipe{image: imageTools, entrypoint: []string{"/actor"}, args: []string{"backend", "--slots", fmt.Sprint(max(32, rate*2))}}.start(t, d, net, backend))
 		s.workers = append(s.workers, recipe{image: imageVramjet, args: []string{"worker"}, env: map[string]string{
-			"VRAMJET_SERVER": env["VRAMJET_SERVER"], "VRAMJET_NODE": fmt.Sprint("worker-", i+1),
+			"VRAMJET_SERVER": env["VRAMJET_SERVER"], "VRAMJET_HTTP": env["VRAMJET_HTTP"], "VRAMJET_NODE": fmt.Sprint("worker-", i+1),
 			"VRAMJET_BACKENDS": fmt.Sprintf("[{name: sim, kind: sim, url: 'http://%s:8000', devices: none}]", backend),
 		}}.start(t, d, net, fmt.Sprint("worker-", i+1)))
 	}

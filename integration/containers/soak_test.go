@@ -1,11 +1,13 @@
 package containers
 
 import (
+	"bufio"
 	"bytes"
 	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -20,50 +22,132 @@ var soak = flag.Duration("soak", 0, "for how long faults happen, with -run TestS
 // faultEvery is how often something fails while a soak runs, one at a time.
 const faultEvery = 10 * time.Second
 
+// A sample is what a process has at a time.
+type sample struct{ mib, files, goroutines int }
+
 // A gauge is what was seen of a process over a soak.
 type gauge struct {
-	name       string
-	rss, files []int // in KiB, and in numbers
+	*box
+	rest, after sample   // without jobs, before and after
+	busy        []sample // while faults happened; none while it was down
 }
 
-// look takes a sample of a container that runs.
-func (g *gauge) look(b *box) {
-	s, err := b.State(b.Context())
-	if err != nil || !s.Running || s.Pid == 0 {
-		return // it's being killed
+// look takes a sample of a container that runs. Its memory and files are seen where
+// Docker is on this machine.
+func (g *gauge) look() (s sample, ok bool) {
+	state, err := g.State(g.Context())
+	if err != nil || !state.Running || state.Pid == 0 {
+		return s, false // it's being killed
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", state.Pid))
 	if err != nil {
-		return // Docker is on another machine
+		return s, false
 	}
 	for line := range bytes.Lines(status) {
 		var kib int
 		if _, err := fmt.Sscanf(string(line), "VmRSS: %d kB", &kib); err == nil {
-			g.rss = append(g.rss, kib)
+			s.mib = kib >> 10
 		}
 	}
-	if files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Pid)); err == nil {
-		g.files = append(g.files, len(files))
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", state.Pid))
+	if err != nil {
+		return s, false
 	}
+	s.files = len(files)
+	s.goroutines, err = g.goroutines()
+	return s, err == nil
+}
+
+// goroutines asks the process how many it has: a NATS server for its profile, whatever
+// else for its metrics.
+func (g *gauge) goroutines() (int, error) {
+	ip, err := g.ContainerIP(g.Context())
+	if err != nil {
+		return 0, err
+	}
+	url, form := "http://"+ip+":7433/metrics", "go_goroutines %d"
+	if strings.HasPrefix(g.name, "nats") {
+		url, form = "http://"+ip+":8223/debug/pprof/goroutine?debug=1", "goroutine profile: total %d"
+	}
+	resp, err := (&http.Client{Timeout: 2 * time.Second}).Get(url)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		var n int
+		if _, err := fmt.Sscanf(lines.Text(), form, &n); err == nil {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("%s has no %q", url, form)
+}
+
+// slack is how many more files and goroutines a process may have afterwards: of
+// connections that were made again meanwhile, to another server.
+const slack = 15
+
+// settled says whether the process has no more than before the jobs came.
+func (g *gauge) settled() bool {
+	s, ok := g.look()
+	if ok {
+		g.after = s
+	}
+	return ok && s.files <= g.rest.files+slack && s.goroutines <= g.rest.goroutines+slack
+}
+
+// flat says whether its memory did not grow by half in the second half.
+func (g *gauge) flat() bool {
+	if len(g.busy) < 20 {
+		return true // there's no second half to speak of
+	}
+	return most(g.busy[len(g.busy)/2:], memory) <= most(g.busy[:len(g.busy)/2], memory)*3/2+16
+}
+
+func memory(s sample) int     { return s.mib }
+func files(s sample) int      { return s.files }
+func goroutines(s sample) int { return s.goroutines }
+
+// most returns the most that was seen of something.
+func most(samples []sample, of func(sample) int) (highest int) {
+	for _, s := range samples {
+		highest = max(highest, of(s))
+	}
+	return highest
 }
 
 // row is a line of the table.
 func (g *gauge) row() string {
-	col := func(values []int, unit int) string {
-		if len(values) == 0 {
-			return "- | - | -"
+	row := "| " + g.name
+	half := len(g.busy) / 2
+	for _, of := range []func(sample) int{memory, files, goroutines} {
+		row += fmt.Sprintf(" | %d | %d | %d", of(g.rest), most(g.busy[:half], of), most(g.busy[half:], of))
+		if g.after == (sample{}) {
+			row += " | -" // it does not run without jobs
+		} else {
+			row += fmt.Sprintf(" | %d", of(g.after))
 		}
-		highest := 0
-		for _, v := range values {
-			highest = max(highest, v)
-		}
-		return fmt.Sprintf("%d | %d | %d", values[0]/unit, values[len(values)-1]/unit, highest/unit)
 	}
-	return fmt.Sprintf("| %s | %s | %s |", g.name, col(g.rss, 1<<10), col(g.files, 1))
+	return row + " |"
 }
 
-const gaugeHead = `| process | MiB at first | at the end | at most | open files at first | at the end | at most |
-|---|---|---|---|---|---|---|`
+const gaugeHead = `| process | MiB before | first half, at most | second half | after | open files before | first half | second half | after | goroutines before | first half | second half | after |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|`
+
+// size is how much there is in JetStream that should not grow.
+type size struct{ streams, consumers int }
+
+func (s *site) size() (n size) {
+	s.Helper()
+	within(s, patience, "an answer of JetStream", func() bool {
+		info, err := s.js.AccountInfo(s.Context())
+		if err == nil {
+			n = size{info.Streams, info.Consumers}
+		}
+		return err == nil
+	})
+	return n
+}
 
 // TestSoak: every 10 s another part fails in another way, for as long as -soak says, and
 // in the end every job has ended once and nothing is left.
@@ -74,13 +158,16 @@ func TestSoak(t *testing.T) {
 	s := newSite(t, *rate)
 	canCut(s.nats[0])
 	s.quiet()
+	var gauges []*gauge
+	for _, b := range s.boxes() {
+		g := &gauge{box: b}
+		g.rest, _ = g.look()
+		gauges = append(gauges, g)
+	}
+	before := s.size()
 	w := s.listen()
 	from := s.position()
 	s.client.start()
-	var gauges []*gauge
-	for _, b := range s.boxes() {
-		gauges = append(gauges, &gauge{name: b.name})
-	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -88,18 +175,33 @@ func TestSoak(t *testing.T) {
 	tick := time.NewTicker(faultEvery)
 	defer tick.Stop()
 	for began := time.Now(); time.Since(began) < *soak; <-tick.C {
-		for i, b := range s.boxes() {
-			gauges[i].look(b)
+		for _, g := range gauges {
+			if seen, ok := g.look(); ok {
+				g.busy = append(g.busy, seen)
+			}
 		}
 		happened[s.fail(rnd)]++
 	}
 	s.serves(workers)
+	s.quiet()
+	after := s.settle(gauges, before)
 	got := s.observe(from, w).count()
 	t.Logf("%+v after %v", got, happened)
 	if got.Lost+got.Twice+got.Failed+got.Reorder > 0 {
 		t.Errorf("a promise is broken: %+v", got)
 	}
 	left := s.leftovers()
+	for _, g := range gauges {
+		if g.box != s.client && !g.settled() {
+			left = append(left, fmt.Sprintf("%s: files and goroutines: %+v, before %+v", g.name, g.after, g.rest))
+		}
+		if !g.flat() {
+			t.Errorf("the memory of %s grows: %+v", g.name, g.busy)
+		}
+	}
+	if after != before {
+		left = append(left, fmt.Sprintf("in JetStream: %+v, before %+v", after, before))
+	}
 	if len(left) > 0 {
 		t.Errorf("left over: %s", strings.Join(left, ", "))
 	}
@@ -111,10 +213,23 @@ func TestSoak(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(happened)) {
 		faults = append(faults, fmt.Sprintf("%s %d", what, happened[what]))
 	}
-	publish(t, "soak", fmt.Sprintf("%s; %s of %d jobs in a second, with these faults: %s.\n\n%s\n%s\n\n%s\n%s\n", provenance(), *soak, *rate, strings.Join(faults, ", "),
-		"| jobs | lost | ended twice | ended with an error | run again | chunks missing | out of order | left over |\n|---|---|---|---|---|---|---|---|",
-		fmt.Sprintf("| %d | %d | %d | %d | %d | %d | %d | %d |", got.Jobs, got.Lost, got.Twice, got.Failed, got.Again, got.Gaps, got.Reorder, len(left)),
+	publish(t, "soak", fmt.Sprintf("%s; %s of %d jobs in a second, with these faults: %s. JetStream had %d streams and %d consumers before, %d and %d after.\n\n%s\n%s\n\n%s\n%s\n", provenance(),
+		*soak, *rate, strings.Join(faults, ", "), before.streams, before.consumers, after.streams, after.consumers,
+		"| jobs | chunks | lost | ended twice | ended with an error | run again | chunks missing | out of order | left over |\n|---|---|---|---|---|---|---|---|---|",
+		fmt.Sprintf("| %d | %d | %d | %d | %d | %d | %d | %d | %d |", got.Jobs, got.Chunks, got.Lost, got.Twice, got.Failed, got.Again, got.Gaps, got.Reorder, len(left)),
 		gaugeHead, strings.Join(rows, "\n")))
+}
+
+// settle waits until what the jobs took is given back, connections that idle as well,
+// and returns what there is in JetStream then.
+func (s *site) settle(gauges []*gauge, before size) (now size) {
+	for end := time.Now().Add(3 * patience); time.Now().Before(end); time.Sleep(time.Second) {
+		now = s.size()
+		if now == before && !slices.ContainsFunc(gauges, func(g *gauge) bool { return g.box != s.client && !g.settled() }) {
+			break
+		}
+	}
+	return now
 }
 
 // fail has a part fail for some seconds, and returns what happened.

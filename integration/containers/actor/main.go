@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/vramjet/vramjet/providers/sim"
 )
 
@@ -34,6 +36,7 @@ func act(ctx context.Context, args []string) error {
 		return errors.New("the first argument is backend, load, fill, write or rm")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	go func() { _ = http.ListenAndServe(":7433", promhttp.Handler()) }() //nolint:gosec // until the process ends, for who tests
 	switch args[0] {
 	case "backend":
 		slots := flags.Int("slots", 32, "jobs at a time")
