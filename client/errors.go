@@ -52,6 +52,7 @@ const (
 	codeStreamFull   jetstream.ErrorCode = 10077 // of messages, of bytes, or of messages of one subject
 	codeNoMemory     jetstream.ErrorCode = 10023
 	codeNoStorage    jetstream.ErrorCode = 10047
+	codeInProcess    jetstream.ErrorCode = 10158 // a message of the same id is being stored
 	perSubjectFull                       = "maximum messages per subject exceeded"
 	msgHeaderPreface                     = len("NATS/1.0\r\n") + len("\r\n")
 	msgHeaderLine                        = len(": ") + len("\r\n")
@@ -74,6 +75,8 @@ func submitError(subject string, err error) error {
 			return fmt.Errorf("submit: %w for %s: as many of its jobs wait as the queue holds; try again later", ErrFull, subject)
 		}
 		return fmt.Errorf("submit: %w: %s; try again later", ErrFull, api.Description)
+	case api.ErrorCode == codeInProcess:
+		return fmt.Errorf("submit on %s: an earlier submission of the same ID is not settled yet: %w; submit it again", subject, err)
 	case api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return fmt.Errorf("submit: %w: the queue takes none of its size: %s", ErrTooLarge, api.Description)
 	default:

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -19,6 +23,13 @@ type Ticket struct {
 	// this one was dropped.
 	Duplicate bool `json:"duplicate,omitempty"`
 }
+
+// How often a job is submitted, and how long is between, where the cluster is still storing
+// an earlier submission of it: an election, which delays that, takes seconds.
+const (
+	inProcessTries = 50
+	inProcessWait  = 100 * time.Millisecond
+)
 
 // Submit puts the job in the queue and returns once the queue holds it: from
 // then on it ends exactly once, whatever happens. It does not wait for the
@@ -47,7 +58,7 @@ func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
 	if err != nil {
 		return Ticket{}, err
 	}
-	ack, err := c.js.PublishMsg(ctx, msg)
+	ack, err := c.publish(ctx, msg)
 	if err != nil {
 		err = submitError(msg.Subject, err)
 		if errors.Is(err, ErrNoVramjet) || errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) {
@@ -66,6 +77,23 @@ func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
 		}
 	}
 	return t, nil
+}
+
+// publish publishes a job. While the same one is being stored, as one is whose submission
+// was given up a moment ago, the cluster refuses it, and knows soon what came of it.
+func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
+	for tries := 1; ; tries++ {
+		ack, err := c.js.PublishMsg(ctx, msg)
+		var api *jetstream.APIError
+		if tries == inProcessTries || !errors.As(err, &api) || api.ErrorCode != codeInProcess {
+			return ack, err //nolint:wrapcheck // submitError does
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err() //nolint:wrapcheck // likewise
+		case <-time.After(inProcessWait):
+		}
+	}
 }
 
 // Run submits the job and returns its events as they come. It listens before it

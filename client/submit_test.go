@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/client"
@@ -188,5 +190,29 @@ func TestNew(t *testing.T) {
 	}
 	if got := newClient(t, nc, client.Options{}).Tenant(); got != schemas.DefaultTenant {
 		t.Errorf("the tenant is %q", got)
+	}
+}
+
+// TestSubmitWhileItIsStored: a submission that was given up may still be on its way into
+// the stream.
+func TestSubmitWhileItIsStored(t *testing.T) {
+	nc := connect(t, start(t))
+	var asked atomic.Int32
+	if _, err := nc.Subscribe(schemas.JobsPrefix+">", func(m *nats.Msg) {
+		answer := `{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}`
+		if asked.Add(1) > 2 {
+			answer = `{"stream":"VJ_JOBS","seq":7,"duplicate":true}`
+		}
+		_ = m.Respond([]byte(answer))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, nc, client.Options{})
+	job := client.Job{ID: "a", Model: "m", Body: []byte(`{"messages":[]}`)}
+	if ticket, err := c.Submit(deadline(t), job); err != nil || ticket.Seq != 7 || !ticket.Duplicate {
+		t.Errorf("%+v, %v", ticket, err)
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("the queue was asked %d times", n)
 	}
 }

@@ -571,25 +571,3 @@ func TestReusedID(t *testing.T) {
 	n.finish(r)
 	s.wantQueued(0)
 }
-
-// TestRetryGoesElsewhere: an attempt that a backend failed is followed by one on
-// another, if there is one.
-func TestRetryGoesElsewhere(t *testing.T) {
-	s := newSystem(t)
-	s.dispatch(Config{})
-	a := s.node("a", nil, "m") // the first choice, by its name
-	s.submit("m", "j1")
-	r := a.next()
-	b := s.node("b", nil, "m")
-	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
-	if err := broker.Nak(t.Context(), a.nc, r.ack, 0); err != nil {
-		t.Fatal(err)
-	}
-	a.free(r, schemas.StreamBroken, 0)
-	if r := b.next(); r.job() != "j1" || r.attempt() != "2" {
-		t.Errorf("b got %s, attempt %s", r.job(), r.attempt())
-	} else {
-		b.finish(r)
-	}
-	s.wantQueued(0)
-}

@@ -33,13 +33,26 @@ type system struct {
 	srv *embedded.Server
 	nc  *nats.Conn
 	js  jetstream.JetStream
+	d   *Dispatcher // the last that was started
+}
+
+// within runs f on the goroutine of the dispatcher.
+func (s *system) within(f func()) {
+	s.Helper()
+	done := make(chan struct{})
+	s.d.post(func() { f(); close(done) })
+	select {
+	case <-done:
+	case <-time.After(patience):
+		s.Fatal("the dispatcher hangs")
+	}
 }
 
 func newSystem(t *testing.T) *system {
 	t.Helper()
 	srv := brokertest.Start(t)
 	nc := brokertest.Connect(t, srv)
-	return &system{t, srv, nc, brokertest.Setup(t, nc)}
+	return &system{T: t, srv: srv, nc: nc, js: brokertest.Setup(t, nc)}
 }
 
 // dispatch runs a dispatcher until the test ends, or until stop is called.
@@ -51,6 +64,7 @@ func (s *system) dispatch(cfg Config) (stop func()) {
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.d = d
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

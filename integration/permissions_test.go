@@ -31,20 +31,40 @@ type guarded struct {
 // server that knows them. more is what else its configuration says.
 func guard(tb testing.TB, more string, users ...string) *guarded {
 	tb.Helper()
-	port := freePort(tb)
+	return guardCluster(tb, 1, more, users...)
+}
+
+// guardCluster is guard with a cluster of servers. signal is for the first.
+func guardCluster(tb testing.TB, servers int, more string, users ...string) *guarded {
+	tb.Helper()
 	g := &guarded{TB: tb, dir: tb.TempDir()}
-	g.auth("init", "--server", fmt.Sprintf("nats://127.0.0.1:%d", port))
+	var ports []int
+	var urls, routes []string
+	for range servers {
+		port, route := freePort(tb), freePort(tb)
+		ports = append(ports, port)
+		urls, routes = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", port)), append(routes, fmt.Sprintf("nats://127.0.0.1:%d", route))
+	}
+	g.auth("init", "--server", strings.Join(urls, ","))
 	for _, u := range users {
 		role, name, _ := strings.Cut(u, " ")
 		g.auth("add", role, name)
 	}
-	config := fmt.Sprintf("port: %d\nhost: 127.0.0.1\nmax_payload: 8MB\njetstream {store_dir: %q}\ninclude auth.conf\n%s\n", port, tb.TempDir(), more)
-	file := filepath.Join(g.dir, "nats.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		tb.Fatal(err)
+	for i := range servers {
+		config := fmt.Sprintf("port: %d\nhost: 127.0.0.1\nserver_name: n%d\nmax_payload: 8MB\njetstream {store_dir: %q}\ninclude auth.conf\n%s\n", ports[i], i, tb.TempDir(), more)
+		if servers > 1 {
+			config += fmt.Sprintf("cluster {name: c, listen: %q, routes: [%s]}\n", strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", "))
+		}
+		file := filepath.Join(g.dir, fmt.Sprintf("nats-%d.conf", i))
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		p := start(tb, fmt.Sprint("nats-server-", i), "nats-server", "-c", file)
+		p.says("Server is ready")
+		if i == 0 {
+			g.process = p
+		}
 	}
-	g.process = start(tb, "nats-server", "nats-server", "-c", file)
-	g.says("Server is ready")
 	return g
 }
 
@@ -82,17 +102,28 @@ func (g *guarded) connect(who, tenant string) *user {
 }
 
 // TestRolesWork: with the users of vramjet auth, a job runs, its model
-// is loaded, pinned and learned of, and nobody is refused anything.
+// is loaded, pinned and learned of, and nobody is refused anything: on one server, and on
+// a cluster.
 func TestRolesWork(t *testing.T) {
 	t.Parallel()
+	for _, servers := range []int{1, 3} {
+		t.Run(fmt.Sprint(servers), func(t *testing.T) {
+			t.Parallel()
+			rolesWork(t, servers)
+		})
+	}
+}
+
+func rolesWork(t *testing.T, servers int) {
+	t.Helper()
 	server := sim.New(sim.Config{
 		Devices: []sim.Device{{ID: "gpu", Memory: 24 * schemas.GiB}}, NoAutoload: true,
 		Models: []sim.Model{{Name: "permitted", VRAM: 6 * schemas.GiB, LoadTime: 20 * time.Millisecond}},
 	})
 	backend := httptest.NewServer(server)
 	t.Cleanup(backend.Close)
-	g := guard(t, "", "node gpu-1", "tenant acme", "tenant beta", "viewer wall")
-	d := start(t, "dispatcher", "vramjet", "dispatcher", "--context", g.as("dispatcher main"), "--http", "off")
+	g := guardCluster(t, servers, "", "node gpu-1", "tenant acme", "tenant beta", "viewer wall")
+	d := start(t, "dispatcher", "vramjet", "dispatcher", "--context", g.as("dispatcher main"), "--http", "off", "--replicas", fmt.Sprint(servers))
 	d.says("leading")
 	config := filepath.Join(t.TempDir(), "vramjet.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "backends:\n  - {name: sim, kind: sim, url: %q}\n", backend.URL), 0o600); err != nil {

@@ -368,7 +368,7 @@ func (r *runner) takeUp(ctx context.Context) error {
 			jobs = append(jobs, jobName{r.m.Batch, line, r.m.Round})
 		}
 		if len(jobs) == page || line == r.m.Lines {
-			if err := r.patiently(ctx, jobs); err != nil {
+			if err := patiently(ctx, func() error { return r.stored(ctx, jobs, r.take) }, func(err error) { r.trouble = err }); err != nil {
 				return err
 			}
 			jobs = jobs[:0]
@@ -377,15 +377,15 @@ func (r *runner) takeUp(ctx context.Context) error {
 	return r.out.flush(time.Now())
 }
 
-// patiently takes the results of jobs from the store. A server that does not answer may
-// be on its way back.
-func (r *runner) patiently(ctx context.Context, jobs []jobName) error {
+// patiently asks a server again that does not answer, and tells of it: it may be on its
+// way back.
+func patiently(ctx context.Context, ask func() error, tell func(error)) error {
 	for began := time.Now(); ; {
-		err := r.stored(ctx, jobs, r.take)
+		err := ask()
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > patience {
 			return err
 		}
-		r.trouble = err
+		tell(err)
 	}
 }
 

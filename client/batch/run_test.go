@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -481,3 +482,38 @@ func TestCancel(t *testing.T) {
 		t.Errorf("run again: %+v", p)
 	}
 }
+
+// TestPatiently: a server that does not answer is asked for some minutes, and one that
+// answers with an error once.
+func TestPatiently(t *testing.T) {
+	silence := fmt.Errorf("read results: %w", context.DeadlineExceeded)
+	for name, tt := range map[string]struct {
+		answers []error // the last one for ever
+		want    error
+		asked   int
+	}{
+		"well":       {[]error{nil}, nil, 1},
+		"comes back": {[]error{silence, silence, nil}, nil, 3},
+		"says no":    {[]error{silence, errBusy}, errBusy, 2},
+		"is gone":    {[]error{silence}, context.DeadlineExceeded, int(patience/apiTimeout) + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				asked, told := 0, 0
+				err := patiently(t.Context(), func() error {
+					asked++
+					answer := tt.answers[min(asked, len(tt.answers))-1]
+					if errors.Is(answer, context.DeadlineExceeded) {
+						time.Sleep(apiTimeout)
+					}
+					return answer
+				}, func(error) { told++ })
+				if !errors.Is(err, tt.want) || asked != tt.asked || told != tt.asked-1 {
+					t.Errorf("asked %d times, told of it %d times: %v", asked, told, err)
+				}
+			})
+		})
+	}
+}
+
+var errBusy = errors.New("the server says 500")

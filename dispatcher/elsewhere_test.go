@@ -1,0 +1,75 @@
+package dispatcher
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// TestRetryGoesElsewhere: an attempt that a backend failed is followed by one on
+// another, if there is one.
+func TestRetryGoesElsewhere(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	a := s.node("a", nil, "m") // the first choice, by its name
+	s.submit("m", "j1")
+	r := a.next()
+	b := s.node("b", nil, "m")
+	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
+	if err := broker.Nak(t.Context(), a.nc, r.ack, 0); err != nil {
+		t.Fatal(err)
+	}
+	a.free(r, schemas.StreamBroken, 0)
+	if r := b.next(); r.job() != "j1" || r.attempt() != "2" {
+		t.Errorf("b got %s, attempt %s", r.job(), r.attempt())
+	} else {
+		b.finish(r)
+	}
+	s.wantQueued(0)
+}
+
+// TestFailedJobWaitsForAnotherPlace: a job does not go back to where it failed as long as
+// another place has it, however busy that is, and waiting for that is no attempt.
+func TestFailedJobWaitsForAnotherPlace(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	a := s.node("a", nil, "m") // the first choice, by its name
+	s.submit("m", "j1")
+	failed := a.next()
+	backend := schemas.Backend{Name: "sim", Kind: "sim", Healthy: true, Models: []schemas.Model{
+		{Name: "m", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 2, Busy: 2},
+	}}
+	b := s.nodeWith("b", nil, backend)
+	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
+	if err := broker.Nak(t.Context(), a.nc, failed.ack, 0); err != nil {
+		t.Fatal(err)
+	}
+	a.free(failed, schemas.StreamBroken, 0)
+
+	parked := func() (n int) {
+		s.within(func() { n = len(s.d.term.parked) })
+		return n
+	}
+	for stop := time.Now().Add(patience); parked() == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(stop) {
+			t.Fatal("the job does not wait for b")
+		}
+	}
+	s.within(func() { s.d.term.sweepParked(time.Now().Add(parkedAtMost + time.Second)) }) // as if it waited for long
+	if parked() != 1 || len(a.jobs) > 0 {
+		t.Errorf("%d jobs wait, and %d went back to a", parked(), len(a.jobs))
+	}
+	backend.Models = []schemas.Model{{Name: "m", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 2}}
+	state := schemas.NodeState{Node: "b", Boot: "b1", Seq: 1, Backends: []schemas.Backend{backend}}
+	if err := b.nc.Publish(schemas.NodeSubject("b", "state"), encode(state)); err != nil {
+		t.Fatal(err)
+	}
+	r := b.next()
+	if r.attempt() != "2" {
+		t.Errorf("j1 is at attempt %s", r.attempt())
+	}
+	b.finish(r)
+	s.wantQueued(0)
+}
