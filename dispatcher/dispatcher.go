@@ -98,6 +98,8 @@ type Dispatcher struct {
 	fleet *fleet
 	term  *term // nil while another leads
 
+	metrics *metrics
+
 	msgs   chan *nats.Msg // all subscriptions, so that what one sender says stays in order
 	events chan func()    // what other goroutines have Run's goroutine do
 	terms  chan takeover
@@ -120,7 +122,7 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 	}
 	const burst = 1 << 16 // messages that wait for Run's goroutine at most
 	return &Dispatcher{
-		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(),
+		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(), metrics: newMetrics(),
 		msgs: make(chan *nats.Msg, burst), events: make(chan func(), 1024),
 		terms: make(chan takeover), done: make(chan struct{}),
 	}, nil

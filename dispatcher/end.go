@@ -24,6 +24,7 @@ func (t *term) finish(j *job, err *schemas.Error, now time.Time) {
 	var dead *nats.Msg
 	if err.Code.Verdict().Action != schemas.Never && t.isDead(j) {
 		dead = broker.DeadLetter(&nats.Msg{Subject: j.flow.subject, Header: j.msg.Header, Data: j.msg.Data}, j.ID, err, now)
+		t.metrics.dead.WithLabelValues(string(err.Code)).Inc()
 		t.cfg.Logger.Warn("a job is dead", "job", j.ID, "model", j.Flow.Model, "attempt", j.attempt, "err", err)
 	}
 	stored := j.Reply == ""

@@ -100,7 +100,9 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 	w, wanted := f.delivered(left, now)
 	j.promise, j.cost = w.promise, w.cost
 	f.held++
-	f.fetched = max(f.fetched, j.seq)
+	if j.seq > f.fetched {
+		f.fetched, f.next = j.seq, j.at
+	}
 	if !t.hold(j, now) {
 		return
 	}

@@ -22,6 +22,8 @@ type flow struct {
 	held     int    // jobs fetched and not over
 	local    int    // of these, the ones that wait for a slot that is not a hosted API's
 	consumer *consumer
+	since    time.Time // since when something waits
+	next     time.Time // when the queue took the job that was fetched last: the next one came after it
 	unknown  time.Time // since when no node has the model; zero: one has
 	pause    *schemas.Pause
 }
@@ -53,6 +55,9 @@ func (f *flow) regard(now time.Time) { f.fleet.place.Pause(f.Flow, f.why(), f.fl
 
 // arrived notes a job that the queue has taken.
 func (f *flow) arrived(now time.Time) {
+	if f.Waiting() == 0 {
+		f.since = now
+	}
 	f.fleet.place.Arrive(f.Flow, 1, f.fleet.ms(now))
 	f.hints++
 }
@@ -64,7 +69,24 @@ func (f *flow) returned(now time.Time) {
 }
 
 // wait sets how many jobs wait that nobody was given, as far as known.
-func (f *flow) wait(n int, now time.Time) { f.fleet.place.SetWaiting(f.Flow, n, f.fleet.ms(now)) }
+func (f *flow) wait(n int, now time.Time) {
+	if f.Waiting() == 0 {
+		f.since = now
+	}
+	f.fleet.place.SetWaiting(f.Flow, n, f.fleet.ms(now))
+}
+
+// oldest is how long the first job that waits has done so at most; 0 where none does.
+func (f *flow) oldest(now time.Time) time.Duration {
+	switch {
+	case f.Waiting() == 0:
+		return 0
+	case f.next.After(f.since):
+		return now.Sub(f.next)
+	default:
+		return now.Sub(f.since)
+	}
+}
 
 // counted corrects the estimate by the number of jobs the stream holds.
 func (f *flow) counted(inStream int, now time.Time) {

@@ -137,6 +137,7 @@ func (t *term) goAhead(j *job, o *outcome, now time.Time) {
 		return
 	}
 	t.fleet.prefixes.ran(j.promise.choice.Model, j.prefixes, j.promise.choice.Place())
+	t.given(j, now)
 	t.tellStarted(j)
 	j.running, j.shown = true, o.Seq
 	j.msg, j.Body = nil, nil // the node has them now

@@ -20,6 +20,7 @@ func (d *Dispatcher) tell(j *schemas.Job, e schemas.JobEvent) {
 
 // tellEnd tells that a job ended that no node runs.
 func (d *Dispatcher) tellEnd(j *schemas.Job, attempt uint64, why *schemas.Error) {
+	d.metrics.ended(j.Flow, schemas.StatusOf(why.Code), 0)
 	d.tell(j, schemas.JobEvent{Event: schemas.JobEventEnded, Attempt: attempt, Status: schemas.StatusOf(why.Code), Code: why.Code})
 }
 
@@ -61,12 +62,19 @@ func (t *term) tellDone(j *job, d *schemas.JobDone) {
 	default:
 		return // somebody else has the job
 	}
-	of := &schemas.Job{ID: d.Job, Flow: schemas.Flow{Tenant: d.Tenant}}
+	of, took := &schemas.Job{ID: d.Job, Flow: schemas.Flow{Tenant: d.Tenant}}, time.Duration(0)
 	if j != nil {
-		of = j.Job
+		of, took = j.Job, time.Since(j.at)
 		if j.promise != nil {
 			e.Backend = j.promise.choice.Backend
 		}
+	}
+	if d.Status != "" {
+		t.metrics.ended(of.Flow, d.Status, took)
+		t.metrics.tokens.WithLabelValues(t.metrics.tenants.label(d.Tenant)).Add(float64(max(0, d.Tokens)))
+	}
+	if d.Status == schemas.StatusError && d.Code.Verdict().Action != schemas.Never { // its attempts are used up
+		t.metrics.dead.WithLabelValues(string(d.Code)).Inc()
 	}
 	t.tell(of, e)
 }

@@ -31,6 +31,7 @@ type tenant struct {
 	requests bucket
 	tokens   bucket
 	held     string // why none of its jobs is served now; "" where they are
+	metrics  *metrics
 }
 
 // A bucket fills at a rate, up to what a minute brings, and may be overdrawn.
@@ -64,32 +65,36 @@ func (t *term) tenantOf(name string) *tenant {
 	x := t.tenants[name]
 	if x == nil {
 		c := t.cfg.Tenants[name]
-		x = &tenant{Tenant: c, name: name, flows: map[*flow]bool{}}
+		x = &tenant{Tenant: c, name: name, flows: map[*flow]bool{}, metrics: t.metrics}
 		x.requests.perMinute, x.tokens.perMinute = c.RequestsPerMinute, c.TokensPerMinute
 		t.tenants[name] = x
 	}
 	return x
 }
 
-// limit says why a tenant may have no job begin now; "" where it may.
-func (x *tenant) limit(now time.Time) string {
+// limit says which limit of a tenant lets no job begin now, and that in words; "" where
+// none does.
+func (x *tenant) limit(now time.Time) (limit, why string) {
 	switch {
 	case x.MaxInFlight > 0 && x.inFlight() >= x.MaxInFlight:
-		return fmt.Sprintf("the tenant %s runs as many jobs as it may at once: %d (tenants.%s.max_in_flight)", x.name, x.MaxInFlight, x.name)
+		return "max_in_flight", fmt.Sprintf("the tenant %s runs as many jobs as it may at once: %d (tenants.%s.max_in_flight)", x.name, x.MaxInFlight, x.name)
 	case x.requests.empty(1, now):
-		return fmt.Sprintf("the tenant %s has had its %d requests of this minute (tenants.%s.requests_per_minute)", x.name, x.RequestsPerMinute, x.name)
+		return "requests_per_minute", fmt.Sprintf("the tenant %s has had its %d requests of this minute (tenants.%s.requests_per_minute)", x.name, x.RequestsPerMinute, x.name)
 	case x.tokens.empty(0, now):
-		return fmt.Sprintf("the tenant %s has had its %d tokens of this minute (tenants.%s.tokens_per_minute)", x.name, x.TokensPerMinute, x.name)
+		return "tokens_per_minute", fmt.Sprintf("the tenant %s has had its %d tokens of this minute (tenants.%s.tokens_per_minute)", x.name, x.TokensPerMinute, x.name)
 	default:
-		return ""
+		return "", ""
 	}
 }
 
 // regard holds a tenant's flows, or lets them go on, as its limits say.
 func (x *tenant) regard(now time.Time) {
-	why := x.limit(now)
+	limit, why := x.limit(now)
 	if why == x.held {
 		return
+	}
+	if limit != "" {
+		x.metrics.throttled.WithLabelValues(x.metrics.tenants.label(x.name), limit).Inc()
 	}
 	x.held = why
 	for f := range x.flows {
@@ -126,6 +131,7 @@ func (t *term) refuse(f *flow, sequence string, now time.Time) {
 	}
 	f.wait(f.Waiting()-1, now)
 	most := f.tenant.MaxQueued
+	t.metrics.throttled.WithLabelValues(t.metrics.tenants.label(f.Tenant), "max_queued").Inc()
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(t.ctx, settleTimeout)
 		defer cancel()

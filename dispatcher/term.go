@@ -75,8 +75,9 @@ type avoided struct {
 // losses says how often a job's node was lost while it ran the job, and when it last
 // was.
 type losses struct {
-	n  int
-	at time.Time
+	n       int
+	at      time.Time
+	rescued bool // it runs again
 }
 
 func newTerm(d *Dispatcher, t takeover) *term {
@@ -94,6 +95,7 @@ func newTerm(d *Dispatcher, t takeover) *term {
 		m.close(time.Now())
 		return m
 	}
+	d.metrics.takeovers.Inc()
 	d.cfg.Logger.Info("leading", "dispatcher", d.cfg.ID)
 	return m
 }
@@ -181,6 +183,7 @@ func (t *term) hinted(m *nats.Msg, now time.Time) {
 		f = t.flowOf(subject, key)
 	}
 	f.arrived(now)
+	t.metrics.came(f.Flow.Flow)
 	t.tellQueued(m, f.Flow.Flow, now)
 	if f.tenant.queuedTooMany() {
 		t.refuse(f, m.Header.Get("Nats-Sequence"), now)
@@ -196,10 +199,12 @@ func (t *term) plan(now time.Time) {
 	}
 	t.placeParked(now)
 	for {
+		began := time.Now()
 		f, choice, ok := t.fleet.place.Next(t.fleet.ms(now))
 		if !ok {
 			return
 		}
+		t.metrics.decision.Observe(time.Since(began).Seconds())
 		t.serve(t.byKey[f.Flow], choice, now)
 	}
 }
@@ -264,6 +269,7 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 	if j.promise != nil {
 		busy := j.promise.ran(time.Duration(d.BusyMS)*time.Millisecond, now)
 		t.fleet.place.Done(j.flow.Flow, j.promise.choice.Model, j.cost, busy.Seconds())
+		t.metrics.served.WithLabelValues(t.metrics.tenants.label(j.Flow.Tenant)).Add(busy.Seconds())
 		switch {
 		case d.Status == schemas.StatusOK:
 			t.fleet.served(j.promise.choice, now)
@@ -280,6 +286,7 @@ func (t *term) jobDone(d *schemas.JobDone, now time.Time) {
 // retry has a failed job looked for when the queue delivers it again, and keeps
 // it from the place that failed it.
 func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
+	t.metrics.retries.WithLabelValues(string(d.Code)).Inc()
 	action := d.Code.Verdict().Action
 	if (action == schemas.Elsewhere || action == schemas.Free) && j.promise != nil { // what a node can free, it did
 		a := t.avoid[k]
@@ -327,7 +334,8 @@ func (t *term) nodeLost(node string, now time.Time) {
 
 // lost notes that a job's node is gone.
 func (t *term) lost(j *job, now time.Time) {
-	t.losses[j.key()] = losses{t.losses[j.key()].n + 1, now}
+	t.losses[j.key()] = losses{n: t.losses[j.key()].n + 1, at: now}
+	t.metrics.losses.WithLabelValues(j.promise.choice.Node).Inc()
 	t.tellLost(j)
 }
 

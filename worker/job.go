@@ -45,6 +45,7 @@ func (a *attempt) run(life, work context.Context) {
 	answer, err := a.work(work)
 	body, err := a.answerBody(answer, err)
 	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed, luck: rand.Float64()})
+	a.count(answer.Usage, time.Now())
 	a.w.send(freed{number: a.number, code: s.code(), usage: answer.Usage, retry: s.retry(), status: s.status})
 	told := a.tell(life, s, body)
 	if told == nil && s.event == schemas.EventEnd && !s.dead {
@@ -187,7 +188,7 @@ func (a *attempt) answerBody(answer providers.Answer, err error) ([]byte, error)
 
 // stats is how the job was run until now.
 func (a *attempt) stats(now time.Time) schemas.Run {
-	submitted := a.offer.received.Add(-a.offer.Waited)
+	submitted := a.submitted()
 	run := schemas.Run{
 		Node: a.w.cfg.Node, Backend: a.backend.Name, Attempt: a.offer.Attempt,
 		QueuedMS: a.offer.Waited.Milliseconds(), LoadMS: a.loading.Milliseconds(),
@@ -198,6 +199,9 @@ func (a *attempt) stats(now time.Time) schemas.Run {
 	}
 	return run
 }
+
+// submitted is when the queue took the job.
+func (a *attempt) submitted() time.Time { return a.offer.received.Add(-a.offer.Waited) }
 
 // log writes the one line about the attempt.
 func (a *attempt) log(s settlement, err, told error) {

@@ -63,6 +63,9 @@ func (n *node) learn(ctx context.Context, l *load) {
 	rec.Model, rec.Digest, rec.Kind = b.serverName(l.Model), m.Digest, b.Kind
 	rec.Context, rec.Parallel, rec.Version, rec.Estimate = e.context, e.parallel, e.version, e.total
 	n.learned[key] = rec
+	if e.total.Known && e.total.Bytes > 0 {
+		n.w.metrics.estimate.WithLabelValues(l.Model).Observe(float64(sample)/float64(e.total.Bytes) - 1)
+	}
 	n.beside.Go(func() { n.w.store(ctx, key, rec) })
 }
 

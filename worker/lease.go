@@ -69,9 +69,12 @@ func (w *Worker) extend(ctx context.Context, leases []*lease) {
 			if !l.held(asked) {
 				return nil
 			}
+			outcome := "failed"
 			if broker.Extend(ctx, w.nc, l.ack) == nil {
+				outcome = "ok"
 				l.prolong(time.Now(), asked.Add(w.pace.lease-w.pace.margin))
 			}
+			w.metrics.renewals.WithLabelValues(outcome).Inc()
 			return nil
 		})
 	}

@@ -243,14 +243,20 @@ func (n *node) planAnew() {
 
 // concludeLoad enters how a load ended.
 func (n *node) concludeLoad(ctx context.Context, m loaded) {
-	l := m.load
+	l, metrics := m.load, n.w.metrics
 	if m.err != nil {
+		metrics.loads.WithLabelValues(l.Model, string(schemas.AsError(m.err).Code)).Inc()
 		n.w.cfg.Logger.Warn("model was not loaded", "backend", l.Backend, "model", l.Model, "err", m.err)
 		return
 	}
 	l.backend.took[l.Model] = m.took.Milliseconds()
 	n.learn(ctx, l)
 	n.books.Loaded(l.Victim)
+	metrics.loads.WithLabelValues(l.Model, "ok").Inc()
+	metrics.loading.WithLabelValues(l.Model).Observe(m.took.Seconds())
+	for _, v := range l.evict {
+		metrics.evictions.WithLabelValues(v.Model).Inc()
+	}
 	n.w.cfg.Logger.Info("model was loaded", "backend", l.Backend, "model", l.Model, "took", m.took, "evicted", names(l.evict))
 }
 

@@ -18,7 +18,9 @@ func (n *node) report(now time.Time) {
 		return
 	}
 	n.changed, n.reported = false, now
-	n.w.publishJSON(schemas.NodeSubject(n.w.cfg.Node, "state"), n.state(now))
+	s := n.state(now)
+	n.w.shown.Store(s)
+	n.w.publishJSON(schemas.NodeSubject(n.w.cfg.Node, "state"), s)
 }
 
 // state builds the next state.

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -154,6 +155,8 @@ type Worker struct {
 	owners   *owners
 	messages chan message
 	done     chan struct{} // closed when Run returns
+	metrics  *metrics
+	shown    atomic.Pointer[schemas.NodeState] // what was reported last
 }
 
 // A message tells the owner of a node something. Only that goroutine applies it.
@@ -201,6 +204,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		boot:     inbox[strings.LastIndexByte(inbox, '.')+1:],
 		messages: make(chan message, 1024),
 		done:     make(chan struct{}),
+		metrics:  newMetrics(cfg.Node),
 	}, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vramjet/vramjet/broker"
 )
 
 // dispatcherCmd runs a dispatcher.
@@ -52,10 +54,11 @@ func (c *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	if err := makeStreams(ctx, nc, c.Replicas); err != nil {
 		return err
 	}
+	h.metrics.MustRegister(broker.ConnectionCollector(nc))
 	log := a.logger()
 	log.Info("dispatcher", "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return dispatch(gctx, nc, cfg, c.Replicas, log) })
+	group.Go(func() error { return dispatch(gctx, nc, cfg, c.Replicas, h.metrics, log) })
 	return group.Wait()
 }

@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
@@ -96,7 +99,7 @@ func keepStreams(ctx context.Context, nc *nats.Conn, replicas int, log *slog.Log
 }
 
 // dispatch runs a dispatcher until ctx ends.
-func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log *slog.Logger) error {
+func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, metrics prometheus.Registerer, log *slog.Logger) error {
 	tenants := make(map[string]dispatcher.Tenant, len(cfg.Tenants))
 	for name, t := range cfg.Tenants {
 		tenants[name] = dispatcher.Tenant(t)
@@ -112,6 +115,11 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 	if err != nil {
 		return err
 	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	metrics.MustRegister(d, broker.StreamCollector(js))
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keepStreams(gctx, nc, replicas, log) })
 	group.Go(func() error { return d.Run(gctx) })
@@ -119,7 +127,7 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, log
 }
 
 // work runs a worker until ctx ends and its jobs have.
-func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFinder, drain time.Duration) error {
+func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFinder, metrics prometheus.Registerer, drain time.Duration) error {
 	devices := gpu.Open(backends.log) //nolint:contextcheck // what it starts ends with Close
 	defer devices.Close()
 	backends.log.Info("devices", "source", devices.Source())
@@ -129,6 +137,7 @@ func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFind
 	if err != nil {
 		return usage(err)
 	}
+	metrics.MustRegister(w)
 	looking, stop := context.WithCancel(ctx)
 	group, _ := errgroup.WithContext(context.WithoutCancel(ctx))
 	group.Go(func() error { backends.feed(looking, w); return nil })
@@ -139,6 +148,7 @@ func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFind
 // A health serves /livez, /readyz and /metrics.
 type health struct {
 	listener net.Listener // nil: nowhere
+	metrics  *prometheus.Registry
 }
 
 // listenHealth takes the address at once, so that a port in use shows before
@@ -146,19 +156,37 @@ type health struct {
 // vramjet on this machine may have it: then health is served nowhere.
 func (a *app) listenHealth(ctx context.Context, cfg *Config, from sources) (*health, error) {
 	if cfg.HTTP == "off" {
-		return &health{}, nil
+		return &health{metrics: newRegistry()}, nil
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.HTTP)
 	switch {
 	case err == nil:
-		return &health{listener: l}, nil
+		return &health{listener: l, metrics: newRegistry()}, nil
 	case from["http"].rank == byDefault:
 		a.logger().Warn("health is not served: the address is taken", "http", cfg.HTTP)
-		return &health{}, nil
+		return &health{metrics: newRegistry()}, nil
 	default:
 		return nil, fmt.Errorf("serve health over HTTP: %w (choose another address with --http, or --http off)", err)
 	}
+}
+
+// newRegistry returns a registry for the metrics of this process, with those of Go and of
+// the operating system.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newBuildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// newBuildInfo tells what this is.
+func newBuildInfo() prometheus.Collector {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "vramjet_build_info", Help: "1, with what this is.",
+		ConstLabels: prometheus.Labels{"version": version, "protocol": protocol, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	return build
 }
 
 // url is where it is served; "" where it isn't.
@@ -184,7 +212,7 @@ func (h *health) serve(ctx context.Context, ready func() error) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.Handle("GET /metrics", promhttp.Handler())
+	mux.Handle("GET /metrics", promhttp.HandlerFor(h.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vramjet/vramjet/broker"
 )
 
 // workerCmd runs a worker.
@@ -46,6 +48,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer leave(nc)
+	h.metrics.MustRegister(broker.ConnectionCollector(nc))
 	log := a.logger()
 	log.Info("worker", "node", cfg.Node, "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
 
@@ -61,6 +64,6 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return work(gctx, nc, cfg, backends, c.Drain) })
+	group.Go(func() error { return work(gctx, nc, cfg, backends, h.metrics, c.Drain) })
 	return group.Wait()
 }
