@@ -38,7 +38,7 @@ func llama8B() map[string]any {
 
 func newDescribed(t *testing.T, kind string, total schemas.Bytes, load LoadConfig, recipes map[string]providers.Recipe) (*estimator, *Worker) {
 	t.Helper()
-	w := &Worker{
+	w := &Worker{metrics: newMetrics("n1"),
 		cfg:    Config{Logger: brokertest.Log(t), GPU: gpu.Fixed([]schemas.Device{{ID: "d", Total: schemas.Known(total)}})},
 		owners: newOwners(brokertest.Log(t)), messages: make(chan message, 100), done: make(chan struct{}),
 	}

@@ -43,7 +43,7 @@ func newTestAttempt(t *testing.T, lasts time.Duration) (*attempt, *nats.Subscrip
 		t.Fatal(err)
 	}
 	l := newLease("nobody", time.Now(), lasts)
-	return &attempt{w: &Worker{nc: nc}, offer: o, lease: l, out: newOutlet(nc, l, o)}, events
+	return &attempt{w: &Worker{metrics: newMetrics("n1"), nc: nc}, offer: o, lease: l, out: newOutlet(nc, l, o)}, events
 }
 
 func TestNothingIsSaidWithoutALease(t *testing.T) {
@@ -168,7 +168,7 @@ func TestDescribesModels(t *testing.T) {
 
 func TestAnOlderLookIsNotBelieved(t *testing.T) {
 	a, _ := newTestAttempt(t, time.Hour)
-	n := newNode(&Worker{nc: a.w.nc, cfg: Config{Logger: brokertest.Log(t)}}, nil)
+	n := newNode(&Worker{metrics: newMetrics("n1"), nc: a.w.nc, cfg: Config{Logger: brokertest.Log(t)}}, nil)
 	b := newBackend(Backend{Name: "b"})
 	n.backends = []*backend{b}
 	now := time.Now()
@@ -183,7 +183,7 @@ func TestAnOlderLookIsNotBelieved(t *testing.T) {
 }
 
 func TestAnOlderReadingIsNotBelieved(t *testing.T) {
-	n := newNode(&Worker{}, nil)
+	n := newNode(&Worker{metrics: newMetrics("n1")}, nil)
 	now := time.Now()
 	of := func(at time.Time, id string) reading {
 		return reading{source: machine, at: at, readings: ownReadings([]schemas.Device{{ID: id}})}
@@ -198,7 +198,7 @@ func TestAnOlderReadingIsNotBelieved(t *testing.T) {
 // Loads that have not begun are planned anew where a server laid the last one on other
 // devices than was planned.
 func TestPlansAnew(t *testing.T) {
-	n := newNode(&Worker{cfg: Config{Logger: brokertest.Log(t)}}, nil)
+	n := newNode(&Worker{metrics: newMetrics("n1"), cfg: Config{Logger: brokertest.Log(t)}}, nil)
 	b := newBackend(Backend{Name: "b", Split: schemas.Spread})
 	n.backends = []*backend{b}
 	at := time.Now()
