@@ -49,11 +49,13 @@ func (c *Client) Submit(ctx context.Context, job Job) (Ticket, error) {
 	return c.submit(ctx, &job)
 }
 
-func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
+func (c *Client) submit(ctx context.Context, job *Job) (t Ticket, err error) {
 	msg, err := job.message(c.tenant)
 	if err != nil {
 		return Ticket{}, err
 	}
+	ctx, end := traceSubmit(ctx, job, msg)
+	defer func() { end(t, err) }()
 	body, err := c.lighten(ctx, msg)
 	if err != nil {
 		return Ticket{}, err
@@ -69,7 +71,7 @@ func (c *Client) submit(ctx context.Context, job *Job) (Ticket, error) {
 	if ack.Duplicate {
 		c.discard(body) // the job of this id has one of its own
 	}
-	t := Ticket{ID: job.ID, Seq: ack.Sequence, Duplicate: ack.Duplicate}
+	t = Ticket{ID: job.ID, Seq: ack.Sequence, Duplicate: ack.Duplicate}
 	if t.ID == "" {
 		t.ID = strconv.FormatUint(ack.Sequence, 10)
 		if !job.At.IsZero() {

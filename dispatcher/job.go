@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/dispatcher/placement"
@@ -35,8 +36,9 @@ type job struct {
 	cancelled bool     // to end instead of getting its go
 	postponed bool     // on its way to those that are not due
 	parked    time.Time
-	avoid     []string // places that turned it away
-	prefixes  []uint64 // of its prompt
+	avoid     []string   // places that turned it away
+	prefixes  []uint64   // of its prompt
+	span      trace.Span // of its wait; nil: it was offered to nobody
 }
 
 // ask is what the job needs of a node.
@@ -79,6 +81,9 @@ func (j *job) offer(now time.Time) *nats.Msg {
 		schemas.HeaderWaited:  strconv.FormatInt(max(0, now.Sub(j.at).Milliseconds()), 10),
 	} {
 		m.Header.Set(k, v)
+	}
+	if parent := j.traceQueue(); parent != "" {
+		m.Header.Set(schemas.HeaderTrace, parent)
 	}
 	m.Header.Del(schemas.HeaderEvict)
 	for _, v := range c.Evict {

@@ -134,6 +134,7 @@ func (m *metrics) ended(f schemas.Flow, status schemas.Status, after time.Durati
 // given counts a job that a node has now.
 func (t *term) given(j *job, now time.Time) {
 	m := t.metrics
+	t.traced(j, now)
 	how := t.fleet.how(j.promise)
 	m.placed.WithLabelValues(how).Inc()
 	m.handover.Observe(now.Sub(j.promise.given).Seconds())

@@ -164,6 +164,9 @@ func (s *server) send(ctx context.Context, method, target string, body []byte, s
 	for k, v := range s.quirk.headers {
 		req.Header[k] = []string{v}
 	}
+	if trace := schemas.Traceparent(ctx); trace != "" {
+		req.Header.Set(schemas.HeaderTrace, trace)
+	}
 	req.Header.Set("Accept", "application/json, text/event-stream, application/x-ndjson, application/vnd.amazon.eventstream")
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")

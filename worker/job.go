@@ -26,6 +26,7 @@ type attempt struct {
 	loading  time.Duration // spent waiting for the load
 	began    time.Time     // when the backend was asked
 	first    time.Time     // when the first chunk came
+	chunks   int           // that came
 	streamed bool          // whether chunks were published
 }
 
@@ -42,7 +43,9 @@ func newAttempt(w *Worker, t *task) *attempt {
 
 // run runs the job until work ends, and settles it until life does.
 func (a *attempt) run(life, work context.Context) {
+	work, span := a.traceRun(work)
 	answer, err := a.work(work)
+	defer endSpan(span, err)
 	body, err := a.answerBody(answer, err)
 	s := settle(outcome{err: err, attempt: a.offer.Attempt, attempts: a.offer.Job.Attempts, began: a.streamed, luck: rand.Float64()})
 	a.count(answer.Usage, time.Now())
@@ -82,15 +85,8 @@ func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
 		return providers.Answer{}, err
 	}
 	if a.load != nil {
-		started := time.Now()
-		select {
-		case <-ctx.Done():
-			return providers.Answer{}, context.Cause(ctx)
-		case <-a.load.done:
-		}
-		a.loading = time.Since(started)
-		if a.load.err != nil {
-			return providers.Answer{}, a.load.err
+		if err := a.awaitLoad(ctx); err != nil {
+			return providers.Answer{}, err
 		}
 	}
 	limit := a.backend.Run
@@ -100,15 +96,28 @@ func (a *attempt) generate(ctx context.Context) (providers.Answer, error) {
 	run, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
 	defer cancel()
 	a.began = time.Now()
-	answer, err := a.ask(run)
+	answer, err := a.call(run)
 	if err != nil && run.Err() != nil {
 		err = context.Cause(run)
 	}
 	return answer, err
 }
 
-// ask has the backend run the job.
-func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
+// awaitLoad waits for the model.
+func (a *attempt) awaitLoad(ctx context.Context) (err error) {
+	span, started := a.traceLoad(ctx), time.Now()
+	defer func() { endSpan(span, err) }()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-a.load.done:
+	}
+	a.loading = time.Since(started)
+	return a.load.err
+}
+
+// call has the backend run the job.
+func (a *attempt) call(ctx context.Context) (providers.Answer, error) {
 	req := providers.Request{
 		Kind:   a.offer.Job.Kind,
 		Model:  a.backend.serverName(a.offer.Model),
@@ -116,6 +125,13 @@ func (a *attempt) ask(ctx context.Context) (providers.Answer, error) {
 		Class:  a.offer.Job.Flow.Class,
 		Limits: a.backend.Limits,
 	}
+	ctx, span := a.traceCall(ctx, req)
+	answer, err := a.ask(ctx, req)
+	a.endCall(span, answer, err)
+	return answer, err
+}
+
+func (a *attempt) ask(ctx context.Context, req providers.Request) (providers.Answer, error) {
 	if req.Kind != schemas.Embedding {
 		return a.backend.Provider.Generate(ctx, req, a.emit)
 	}
@@ -144,6 +160,7 @@ func (a *attempt) emit(chunk []byte) error {
 	if a.first.IsZero() {
 		a.first = now
 	}
+	a.chunks++
 	if !a.offer.Job.Stream {
 		if !a.lease.held(now) {
 			return errLost

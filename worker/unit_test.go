@@ -262,7 +262,7 @@ func TestTheServerIsToldTheClass(t *testing.T) {
 	a, _ := newTestAttempt(t, time.Hour)
 	p := &asked{}
 	a.backend.Provider = p
-	if _, err := a.ask(t.Context()); err != nil {
+	if _, err := a.call(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if p.got.Class != schemas.Batch || p.got.Kind != schemas.Chat {

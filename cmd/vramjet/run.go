@@ -84,7 +84,13 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 	if err != nil {
 		return usage(fmt.Errorf("%w (see vramjet --help)", err))
 	}
-	return parsed.Run(&app{globals: &c.globals, getenv: getenv, streams: std})
+	a := &app{globals: &c.globals, getenv: getenv, streams: std}
+	stop, err := a.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return parsed.Run(a)
 }
 
 // errHelp ends the parsing once the help was shown.

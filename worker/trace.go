@@ -1,0 +1,70 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/vramjet/vramjet/providers"
+	"github.com/vramjet/vramjet/schemas"
+)
+
+// scope is the name of the instrumentation.
+const scope = "github.com/vramjet/vramjet/worker"
+
+// traceRun begins the span of an attempt, as part of the trace that the offer names.
+func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
+	job := a.offer.Job
+	return otel.Tracer(scope).Start(schemas.WithTraceparent(ctx, a.offer.header.Get(schemas.HeaderTrace)), "run "+a.offer.Model,
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(a.offer.received), trace.WithAttributes(
+			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", job.ID),
+			attribute.String("vramjet.tenant", job.Flow.Tenant), attribute.String("vramjet.class", string(job.Flow.Class)),
+			attribute.String("vramjet.node", a.w.cfg.Node), attribute.String("vramjet.backend", a.backend.Name),
+			attribute.Int("vramjet.attempt", int(a.offer.Attempt)), //nolint:gosec // a few
+		))
+}
+
+// traceLoad begins the span of the wait for a model.
+func (a *attempt) traceLoad(ctx context.Context) trace.Span {
+	_, span := otel.Tracer(scope).Start(ctx, "load "+a.offer.Model)
+	return span
+}
+
+// traceCall begins the span of a request to the model server, as OpenTelemetry's
+// conventions for generative AI have it.
+func (a *attempt) traceCall(ctx context.Context, req providers.Request) (context.Context, trace.Span) {
+	operation := map[schemas.Kind]string{schemas.Chat: "chat", schemas.Completion: "text_completion", schemas.Embedding: "embeddings"}[req.Kind]
+	return otel.Tracer(scope).Start(ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", a.backend.Kind),
+		attribute.String("gen_ai.request.model", req.Model),
+	))
+}
+
+// endCall ends it, with what it brought.
+func (a *attempt) endCall(span trace.Span, answer providers.Answer, err error) {
+	if span.IsRecording() {
+		if !a.first.IsZero() {
+			span.AddEvent("first token", trace.WithTimestamp(a.first))
+		}
+		span.SetAttributes(
+			attribute.String("gen_ai.response.model", answer.Model), attribute.Int("vramjet.chunks", a.chunks),
+			attribute.Int("gen_ai.usage.input_tokens", answer.Usage.PromptTokens), attribute.Int("gen_ai.usage.output_tokens", answer.Usage.CompletionTokens),
+		)
+	}
+	endSpan(span, err)
+}
+
+// endSpan ends a span. What an error says may be of a job's content: only its code is
+// told.
+func endSpan(span trace.Span, err error) {
+	if err != nil && span.IsRecording() {
+		code := string(schemas.AsError(err).Code)
+		span.SetStatus(codes.Error, code)
+		span.SetAttributes(attribute.String("error.type", code))
+	}
+	span.End(trace.WithTimestamp(time.Now()))
+}
