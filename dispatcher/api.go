@@ -365,11 +365,12 @@ func (t *term) explain(w *schemas.Why, flow schemas.Flow, ask placement.Ask, bef
 
 // list says what of a tenant waits and runs, and what is paused.
 func (t *term) list(tenant string, r micro.Request) {
-	out := schemas.FlowList{Pauses: t.pauses.of[tenant]}
+	out, now := schemas.FlowList{Pauses: t.pauses.of[tenant]}, time.Now()
 	for _, f := range t.flows {
 		if f.Tenant == tenant && f.Waiting()+len(f.awaiting)+f.held > 0 {
 			out.Flows = append(out.Flows, schemas.FlowInfo{
 				Class: f.Class, Model: f.Model, Waiting: f.Waiting() + len(f.awaiting), Running: f.held, Paused: f.pause != nil,
+				OldestMS: f.oldest(now).Milliseconds(),
 			})
 		}
 	}
@@ -379,5 +380,20 @@ func (t *term) list(tenant string, r micro.Request) {
 		}
 		return strings.Compare(a.Model, b.Model)
 	})
+	explained := 0
+	for i := range out.Flows {
+		info := &out.Flows[i]
+		if info.OldestMS > 0 && explained < schemas.FlowReasons {
+			explained++
+			t.explainFlow(info, schemas.Flow{Tenant: tenant, Class: info.Class, Model: info.Model}, now)
+		}
+	}
 	respond(r, out)
+}
+
+// explainFlow says why the first job of a flow waits.
+func (t *term) explainFlow(info *schemas.FlowInfo, key schemas.Flow, now time.Time) {
+	var why schemas.Why
+	t.explain(&why, key, placement.Ask{Model: key.Model, Flow: t.byKey[key].Flow}, 0, now)
+	info.Reason, info.ETAMS = why.Reason, why.ETAMS
 }

@@ -76,16 +76,17 @@ func (f *flow) wait(n int, now time.Time) {
 	f.fleet.place.SetWaiting(f.Flow, n, f.fleet.ms(now))
 }
 
-// oldest is how long the first job that waits has done so at most; 0 where none does.
+// oldest is how long the first job that waits has done so at most, 1 ms at least; 0 where
+// none does.
 func (f *flow) oldest(now time.Time) time.Duration {
-	switch {
-	case f.Waiting() == 0:
+	if f.Waiting() == 0 {
 		return 0
-	case f.next.After(f.since):
-		return now.Sub(f.next)
-	default:
-		return now.Sub(f.since)
 	}
+	came := f.since
+	if f.next.After(came) {
+		came = f.next
+	}
+	return max(time.Millisecond, now.Sub(came))
 }
 
 // counted corrects the estimate by the number of jobs the stream holds.

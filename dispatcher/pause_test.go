@@ -48,7 +48,7 @@ func TestPausedFlowsWait(t *testing.T) {
 	var flows schemas.FlowList
 	s.asks("list", struct{}{}, &flows)
 	paused := slices.DeleteFunc(slices.Clone(flows.Flows), func(f schemas.FlowInfo) bool { return f.Model != "m:1" })
-	if len(flows.Pauses) != 1 || len(paused) != 1 || !paused[0].Paused || paused[0].Waiting != 1 {
+	if len(flows.Pauses) != 1 || len(paused) != 1 || !paused[0].Paused || paused[0].Waiting != 1 || paused[0].OldestMS < 1 || !strings.HasPrefix(paused[0].Reason, "model m:* is paused") {
 		t.Errorf("the queue: %+v", flows)
 	}
 	s.asks("resume", schemas.PauseRequest{Filter: schemas.Filter{Model: "m:1"}}, &list)

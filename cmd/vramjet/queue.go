@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -52,13 +53,16 @@ func (*queueLsCmd) Run(ctx context.Context, a *app) error {
 
 func printQueue(out io.Writer, flows []schemas.FlowInfo) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CLASS\tMODEL\tWAITING\tRUNNING\tPAUSED")
+	fmt.Fprintln(w, "CLASS\tMODEL\tWAITING\tRUNNING\tOLDEST\tBEGINS IN\tWHY IT WAITS")
 	for _, f := range flows {
-		paused := "-"
-		if f.Paused {
-			paused = "yes"
+		oldest, eta := "-", "-"
+		if f.OldestMS > 0 {
+			oldest = inWords(f.OldestMS)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", f.Class, f.Model, f.Waiting, f.Running, paused)
+		if f.ETAMS != nil {
+			eta = inWords(*f.ETAMS)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", f.Class, f.Model, f.Waiting, f.Running, oldest, eta, cmp.Or(f.Reason, "-"))
 	}
 	return w.Flush()
 }

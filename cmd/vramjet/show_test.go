@@ -18,7 +18,7 @@ func TestJobs(t *testing.T) {
 		"status": `{"job":"j1","state":"running","node":"gpu-1","backend":"ollama","model":"llama3.2","attempt":2}`,
 		"cancel": `{"job":"j1","state":"cancelled"}`,
 		"why":    `{"job":"j1","state":"queued","model":"llama3.2","class":"normal","waited_ms":252000,"before":36,"reason":"all 4 slots of llama3.2 are busy, and jobs go first: 36 of its own","why":["gpu-1/ollama: all 4 slots are busy","gpu-2/ollama: is draining"],"next":"it begins when its turn comes","eta_ms":80000,"fix":["have the node take jobs again: vramjet nodes undrain gpu-2"]}`,
-		"list": `{"flows":[{"class":"interactive","model":"llama3.2","waiting":0,"running":2},{"class":"batch","model":"qwen3:4b","waiting":1200,"running":4,"paused":true}],` +
+		"list": `{"flows":[{"class":"interactive","model":"llama3.2","waiting":0,"running":2},{"class":"normal","model":"llama3.2","waiting":36,"running":0,"oldest_ms":252000,"reason":"all 4 slots of llama3.2 are busy","eta_ms":80000},{"class":"batch","model":"qwen3:4b","waiting":1200,"running":4,"paused":true,"oldest_ms":7260000,"reason":"class batch is paused by ana@desk since 2026-11-01T12:00:00Z"}],` +
 			`"pauses":[{"class":"batch","by":"ana@desk","since":"2026-11-01T12:00:00Z"},{"model":"llama3.3:*","since":"2026-11-01T13:30:00Z"}]}`,
 		"pause":  `{"pauses":[{"class":"batch","by":"ana@desk","since":"2026-11-01T12:00:00Z"}]}`,
 		"resume": `{"pauses":[]}`,
