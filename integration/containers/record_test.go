@@ -24,6 +24,7 @@ type event struct {
 	attempt, seq int
 	node         string // of an accepted
 	status       schemas.Status
+	why          string // of an end that is not ok
 	at           time.Time
 }
 
@@ -32,6 +33,9 @@ func readEvent(h nats.Header, body []byte, at time.Time) event {
 	e := event{job: h.Get(schemas.HeaderJob), kind: schemas.EventKind(h.Get(schemas.HeaderEvent)), status: schemas.Status(h.Get(schemas.HeaderStatus)), at: at}
 	e.attempt, _ = strconv.Atoi(h.Get(schemas.HeaderAttempt))
 	e.seq, _ = strconv.Atoi(h.Get(schemas.HeaderSeq))
+	if e.kind == schemas.EventEnd && e.status != schemas.StatusOK {
+		e.why = string(body)
+	}
 	var acc schemas.Accepted
 	if e.kind == schemas.EventAccepted && json.Unmarshal(body, &acc) == nil {
 		e.node = acc.Node
@@ -195,6 +199,16 @@ func (all events) add(key string, e event) {
 		all[key] = map[int]bool{}
 	}
 	all[key][e.seq] = e.kind == schemas.EventChunk
+}
+
+// failures lists why jobs did not end well.
+func (w window) failures() (all []string) {
+	for _, e := range w.stored {
+		if e.kind == schemas.EventEnd && e.status != schemas.StatusOK {
+			all = append(all, fmt.Sprintf("%s, attempt %d: %s", e.job, e.attempt, e.why))
+		}
+	}
+	return all
 }
 
 // accepts returns the first sighting of each attempt that a node took, the earliest first.

