@@ -173,7 +173,7 @@ func (p *Permissions) operator() {
 	p.history("*")
 	p.see()
 	p.publish(schemas.NodeSubject("*", "control"), serviceDiscovery, "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
-		"$JS.API.DIRECT.GET."+StreamDead, "$JS.API.STREAM.MSG.DELETE."+StreamDead,
+		"$JS.API.DIRECT.GET."+StreamDead, "$JS.API.STREAM.MSG.DELETE."+StreamDead, "$JS.API.CONSUMER.LIST."+StreamJobs,
 		"$JS.API.DIRECT.GET."+streamState+".>")
 }
 

@@ -181,6 +181,7 @@ var matrix = []struct {
 		{"delete a message of VJ_JOBS", "$JS.API.STREAM.MSG.DELETE.VJ_JOBS"},
 		{"delete a message of VJ_DEAD", "$JS.API.STREAM.MSG.DELETE.VJ_DEAD"},
 		{"read VJ_JOBS by a consumer", "$JS.API.CONSUMER.CREATE.VJ_JOBS.c.vj.v1.jobs.acme.>"},
+		{"list consumers of VJ_JOBS", "$JS.API.CONSUMER.LIST.VJ_JOBS"},
 		{"read answers by a consumer, own tenant", "$JS.API.CONSUMER.CREATE.VJ_RESULTS.c.vj.v1.results.acme.>"},
 		{"read answers by a consumer, other tenant", "$JS.API.CONSUMER.CREATE.VJ_RESULTS.c.vj.v1.results.beta.>"},
 		{"read answers by a consumer, all tenants", "$JS.API.CONSUMER.CREATE.VJ_RESULTS.c.vj.v1.results.>"},
