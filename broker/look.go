@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,16 +46,38 @@ func differences(have, want jetstream.StreamConfig) (differs []string) {
 	return differs
 }
 
-// WhoMay lists the roles whose users may publish on a subject. tenant is whose that
-// subject is, where it is a tenant's.
-func WhoMay(publish, tenant string) (roles []Role) {
+// LeaderKey is the key of BucketState that is the dispatchers' lease.
+const LeaderKey = "leader"
+
+// Leader returns the ID of the dispatcher that holds the lease, "" for none. One that
+// crashed is returned until another takes over.
+func Leader(ctx context.Context, js jetstream.JetStream) (string, error) {
+	kv, err := js.KeyValue(ctx, BucketState)
+	if err != nil {
+		return "", fmt.Errorf("open the bucket %s: %w", BucketState, err)
+	}
+	return NewLease(kv, LeaderKey, "", 0, slog.New(slog.DiscardHandler)).Holder(ctx)
+}
+
+// WhoMayPublish lists the roles whose users may publish on a subject. tenant is whose
+// the subject is, where it is a tenant's.
+func WhoMayPublish(subject, tenant string) []Role {
+	return rolesWith(tenant, subject, func(p *Permissions) []string { return p.Publish })
+}
+
+// WhoMaySubscribe lists the roles whose users may subscribe to a subject, likewise.
+func WhoMaySubscribe(subject, tenant string) []Role {
+	return rolesWith(tenant, subject, func(p *Permissions) []string { return p.Subscribe })
+}
+
+func rolesWith(tenant, subject string, allowed func(*Permissions) []string) (roles []Role) {
 	for _, r := range Roles {
 		u := User{Role: r, Name: "*"}
 		if r == RoleTenant {
 			u.Name = tenant
 		}
 		p := PermissionsOf(&u, nil)
-		if slices.ContainsFunc(p.Publish, func(pattern string) bool { return covers(pattern, publish) }) {
+		if slices.ContainsFunc(allowed(&p), func(pattern string) bool { return covers(pattern, subject) }) {
 			roles = append(roles, r)
 		}
 	}

@@ -47,6 +47,7 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// TestWhoMay: who may do what is what their permissions say.
 func TestWhoMay(t *testing.T) {
 	for _, c := range []struct {
 		subject string
@@ -60,8 +61,11 @@ func TestWhoMay(t *testing.T) {
 		{"vj.v1.api.acme", nil},
 		{"vj.v1.jobs.acme.normal.a.b", []broker.Role{broker.RoleDispatcher, broker.RoleTenant, broker.RoleOperator}},
 	} {
-		if got := broker.WhoMay(c.subject, "acme"); !slices.Equal(got, c.want) {
+		if got := broker.WhoMayPublish(c.subject, "acme"); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.subject, got, c.want)
 		}
+	}
+	if got := broker.WhoMaySubscribe("vj.v1.node.*.state", "acme"); !slices.Equal(got, []broker.Role{broker.RoleDispatcher, broker.RoleOperator, broker.RoleViewer}) {
+		t.Errorf("%v may listen to nodes", got)
 	}
 }

@@ -152,7 +152,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	if err := d.nc.Publish(schemas.NodesPing, nil); err != nil {
 		return fmt.Errorf("ask the nodes for their state: %w", err)
 	}
-	lease := broker.NewLease(kv, "leader", d.cfg.ID, leaseTTL, d.cfg.Logger)
+	lease := broker.NewLease(kv, broker.LeaderKey, d.cfg.ID, leaseTTL, d.cfg.Logger)
 	led := make(chan error, 1)
 	d.work.Go(func() { led <- lease.Run(ctx, d.lead) })
 	return d.loop(led) //nolint:contextcheck // a term has a context of its own
