@@ -17,7 +17,7 @@ func TestHelp(t *testing.T) {
 		"queue", "queue ls", "queue pause", "queue resume", "queue purge", "dead", "dead ls", "dead show", "dead retry", "dead rm", "dead export", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
-		"backends", "backends check", "simulate", "auth", "auth ls", "auth init", "auth add", "auth revoke", "health", "config", "config show", "config check", "version",
+		"top", "doctor", "backends", "backends check", "simulate", "auth", "auth ls", "auth init", "auth add", "auth revoke", "health", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {
@@ -70,7 +70,7 @@ func TestUsage(t *testing.T) {
 
 func TestNoNATS(t *testing.T) {
 	sh := newShell(t)
-	for _, args := range []string{"nodes", "queue", "queue pause --all", "queue resume --all", "queue purge --all", "dead", "dead rm x", "jobs ls", "jobs show x", "jobs watch", "jobs result x", "jobs retry x", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi", "batch ls", "batch status batch_x", "batch fetch batch_x -o x"} {
+	for _, args := range []string{"top", "nodes", "queue", "queue pause --all", "queue resume --all", "queue purge --all", "dead", "dead rm x", "jobs ls", "jobs show x", "jobs watch", "jobs result x", "jobs retry x", "jobs status x", "jobs why x", "jobs cancel x", "submit -m m hi", "submit -m m --no-wait hi", "batch ls", "batch status batch_x", "batch fetch batch_x -o x"} {
 		_, stderr := sh.want(t, exitNoNATS, append(strings.Fields(args), "--server", "nats://user:secret@127.0.0.1:1")...)
 		if !strings.Contains(stderr, "127.0.0.1:1") || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: stderr is %q", args, stderr)

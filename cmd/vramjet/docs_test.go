@@ -247,6 +247,16 @@ func TestDocsCauses(t *testing.T) {
 	sameSet(t, "causes", documented, types["cause"])
 }
 
+// TestDocsChecks: what doctor checks is documented.
+func TestDocsChecks(t *testing.T) {
+	_, types := constants(t, "cmd/vramjet")
+	var documented []string
+	for _, row := range tableUnder(t, page(t, "docs/troubleshooting.md"), "## What doctor says") {
+		documented = append(documented, codes(row[0])...)
+	}
+	sameSet(t, "checks", documented, types["check"])
+}
+
 // configKeys lists the keys below a type: backends[].name, tenants.<name>.weight.
 func configKeys(typ reflect.Type, prefix string) (keys []string) {
 	for f := range typ.Fields() {
@@ -434,7 +444,7 @@ func TestDocsOutputs(t *testing.T) {
 	for command, printed := range map[string]string{
 		"nodes": page(t, "cmd/vramjet/testdata/nodes-ls.out"), "nodes show gpu-1": show, "models": page(t, "cmd/vramjet/testdata/models.out"),
 		"jobs ls": page(t, "cmd/vramjet/testdata/jobs-ls.out"), "queue": page(t, "cmd/vramjet/testdata/queue.out"),
-		"dead ls --by code": page(t, "cmd/vramjet/testdata/dead-tally.out"), "jobs retry report-6": page(t, "cmd/vramjet/testdata/jobs-retry.out"),
+		"doctor": page(t, "cmd/vramjet/testdata/doctor-ill.out"), "dead ls --by code": page(t, "cmd/vramjet/testdata/dead-tally.out"), "jobs retry report-6": page(t, "cmd/vramjet/testdata/jobs-retry.out"),
 	} {
 		if !strings.Contains(text, "\n$ vramjet "+command+"\n"+strings.TrimSpace(printed)+"\n") {
 			t.Errorf("docs/operations.md does not show what vramjet %s prints", command)

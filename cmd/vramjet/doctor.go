@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-
-	"github.com/vramjet/vramjet/client"
 )
 
 // doctorCmd looks at everything at once.
@@ -105,22 +103,14 @@ func (d *doctorCmd) Run(ctx context.Context, a *app) error {
 // examine gathers facts and judges them. The error is one of the command line, or of
 // the configuration; all else is a remark.
 func (d *doctorCmd) examine(ctx context.Context, a *app) ([]remark, error) {
-	nc, err := a.connect(ctx)
+	g, err := a.gatherer(ctx)
 	if err != nil && exitCode(err) == exitNoNATS {
 		return []remark{checkNATS.fail("vramjet config show   # which address is used, and who says so", "%s", oneLine(err.Error()))}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
-	c, err := client.New(nc, client.Options{Tenant: a.tenant()})
-	if err != nil {
-		return nil, usage(err)
-	}
-	g, err := newGatherer(nc, c)
-	if err != nil {
-		return nil, err
-	}
+	defer g.nc.Close()
 	f := g.gather(ctx, d.Monitor, d.Wait)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

@@ -65,7 +65,7 @@ type leaseCount struct {
 
 const (
 	looksAtLeases = 3           // until two agree, as jobs begin and end in between
-	askedTenants   = 32          // whom the dispatcher is asked about
+	askedTenants  = 32          // whom the dispatcher is asked about
 	leasesEvery   = time.Second // between two looks
 )
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,7 @@ type facts struct {
 	answer      asked[time.Duration] // how long the leader took for an answer
 	nodes       asked[nodeFacts]
 	consumers   asked[[]*jetstream.ConsumerInfo] // of the queue
-	leases      []leaseCount                          // one look after the other
+	leases      []leaseCount                     // one look after the other
 	refused     []*refusedError
 }
 
@@ -57,8 +58,8 @@ type between struct{ from, to time.Time }
 
 // streamFacts is what the server says of a stream.
 type streamFacts struct {
-	name string
-	info asked[*jetstream.StreamInfo]
+	name  string
+	info  asked[*jetstream.StreamInfo]
 	asked between
 }
 
@@ -106,13 +107,22 @@ type gatherer struct {
 
 var refusal = regexp.MustCompile(`(Publish|Subscription) to "([^"]+)"`)
 
-// newGatherer returns a gatherer, and has it hear what the connection reports.
-func newGatherer(nc *nats.Conn, c *client.Client) (*gatherer, error) {
-	js, err := jetstream.New(nc)
+// gatherer connects to NATS, and returns who asks there. Its connection is the caller's to
+// close. What the connection reports is not logged.
+func (a *app) gatherer(ctx context.Context) (*gatherer, error) {
+	nc, err := a.connect(ctx)
 	if err != nil {
+		return nil, err
+	}
+	g := &gatherer{nc: nc}
+	if g.client, err = client.New(nc, client.Options{Tenant: a.tenant()}); err != nil {
+		nc.Close()
+		return nil, usage(err)
+	}
+	if g.js, err = jetstream.New(nc); err != nil {
+		nc.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	g := &gatherer{nc: nc, js: js, client: c}
 	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		if m := refusal.FindStringSubmatch(err.Error()); m != nil && errors.Is(err, nats.ErrPermissionViolation) {
 			do := map[string]string{"Publish": "publish", "Subscription": "subscribe"}[m[1]]
@@ -205,10 +215,20 @@ func (g *gatherer) gather(ctx context.Context, monitors []string, quiet time.Dur
 func (g *gatherer) server() serverFacts {
 	s := serverFacts{
 		name: g.nc.ConnectedServerName(), id: g.nc.ConnectedServerId(), version: g.nc.ConnectedServerVersion(), cluster: g.nc.ConnectedClusterName(),
-		url: g.nc.ConnectedUrlRedacted(), known: len(g.nc.Servers()), maxPayload: g.nc.MaxPayload(),
+		url: g.nc.ConnectedUrlRedacted(), known: knownServers(g.nc), maxPayload: g.nc.MaxPayload(),
 	}
 	s.rtt.got, s.rtt.err = g.nc.RTT()
 	return s
+}
+
+// knownServers counts the servers of a cluster. They tell their addresses to each other's
+// clients, and some leave out the one that the client is connected to.
+func knownServers(nc *nats.Conn) int {
+	others := nc.DiscoveredServers()
+	if slices.ContainsFunc(others, func(u string) bool { return strings.HasSuffix(u, "//"+nc.ConnectedAddr()) }) {
+		return len(others)
+	}
+	return len(others) + 1
 }
 
 // stream asks for a stream and, of those where that matters, for its subjects.

@@ -106,13 +106,16 @@ func unheard(f *facts) (all []remark) {
 	return all
 }
 
+// errNobody is why nothing is known of backends and devices.
+var errNobody = errors.New("no node answers")
+
 func judgeBackends(f *facts) (all []remark) {
 	if f.nodes.err != nil {
 		return checkBackends.notMade(f.nodes.err)
 	}
 	nodes := f.nodes.got.states
 	if len(nodes) == 0 {
-		return checkBackends.notMade(errors.New("no node answers"))
+		return checkBackends.notMade(errNobody)
 	}
 	healthy, models := 0, map[string]bool{}
 	for i := range nodes {
@@ -146,6 +149,9 @@ func judgeBackends(f *facts) (all []remark) {
 func judgeDevices(f *facts) (all []remark) {
 	if f.nodes.err != nil {
 		return checkDevices.notMade(f.nodes.err)
+	}
+	if len(f.nodes.got.states) == 0 {
+		return checkDevices.notMade(errNobody)
 	}
 	found := 0
 	for i := range f.nodes.got.states {

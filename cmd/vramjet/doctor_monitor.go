@@ -16,7 +16,7 @@ import (
 // tells nothing of this to users of vramjet.
 type monitored struct {
 	url    string
-	err    error // why it says nothing
+	err    error  // why it says nothing
 	health string // why the server is not well; "": it is
 	vars   monitorVars
 }
@@ -73,7 +73,7 @@ func lookAtMonitor(ctx context.Context, address string) monitored {
 		return m
 	}
 	if m.vars.ID == "" {
-		m.err = fmt.Errorf("%s is not the monitoring of a NATS server", address)
+		m.err = fmt.Errorf("%s is not the monitoring of a NATS server", redact(address))
 		return m
 	}
 	var health struct {
@@ -99,11 +99,11 @@ func getJSON(ctx context.Context, address, path string, status int, into any) er
 	}
 	defer resp.Body.Close()
 	if status != 0 && resp.StatusCode != status {
-		return fmt.Errorf("%s%s: %s", address, path, resp.Status)
+		return fmt.Errorf("%s%s: %s", redact(address), path, resp.Status)
 	}
 	const most = 1 << 20
 	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(into); err != nil {
-		return fmt.Errorf("%s%s: %w", address, path, err)
+		return fmt.Errorf("%s%s: %w", redact(address), path, err)
 	}
 	return nil
 }

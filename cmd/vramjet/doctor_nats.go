@@ -265,8 +265,8 @@ const mostSkew = time.Second
 // A clockReading is when something happened by another's clock, and between which times by
 // ours.
 type clockReading struct {
-	of   string
-	at   time.Time
+	of    string
+	at    time.Time
 	asked between
 }
 

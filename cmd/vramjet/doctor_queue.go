@@ -132,35 +132,13 @@ func sum(by map[string]int) (n int) {
 	return n
 }
 
-func judgeLimits(f *facts) (all []remark) {
+func judgeLimits(f *facts) []remark {
 	queue := f.stream(broker.StreamJobs)
 	if !queue.there() {
 		return checkLimits.notMade(queue.info.err)
 	}
-	flows := flowsOf(queue, schemas.JobsPrefix)
-	most := queue.info.got.Config.MaxMsgsPerSubject
-	jobs, fullest := uint64(0), schemas.Flow{}
-	for _, flow := range slices.SortedFunc(maps.Keys(flows), func(a, b schemas.Flow) int { return strings.Compare(describe(a), describe(b)) }) {
-		if jobs += flows[flow]; flows[flow] > flows[fullest] {
-			fullest = flow
-		}
-		if most > 0 {
-			all = append(all, filling(checkLimits, "the queue of "+describe(flow), flows[flow], uint64(most), "add nodes; vramjet queue ls --tenant "+flow.Tenant)...)
-		}
-	}
-	for _, name := range broker.StreamNames() {
-		s := f.stream(name)
-		if !s.there() {
-			continue
-		}
-		c, state := &s.info.got.Config, &s.info.got.State
-		if c.MaxBytes > 0 {
-			all = append(all, filling(checkLimits, name+", in bytes,", state.Bytes, uint64(c.MaxBytes), "")...)
-		}
-		if c.MaxMsgs > 0 {
-			all = append(all, filling(checkLimits, name+", in messages,", state.Msgs, uint64(c.MaxMsgs), "")...)
-		}
-	}
+	all, text := fullFlows(queue)
+	all = append(all, fullStreams(f)...)
 	for i := range f.monitors {
 		if js := &f.monitors[i].vars.JetStream; js.Config.MaxStore > 0 {
 			all = append(all, filling(checkLimits, "the store of "+f.monitors[i].vars.Name+", in bytes,", uint64(max(0, js.Stats.Store)), uint64(js.Config.MaxStore),
@@ -168,11 +146,47 @@ func judgeLimits(f *facts) (all []remark) {
 		}
 	}
 	if len(all) == 0 {
-		text := count(int(jobs), "job") + " in the queue" //nolint:gosec // no queue has that many
-		if jobs > 0 {
-			text += fmt.Sprintf(", the most of %s: %d of %d", describe(fullest), flows[fullest], most)
-		}
 		all = append(all, checkLimits.ok("%s", text))
+	}
+	return all
+}
+
+// fullFlows remarks on flows that hold as many jobs as they may, or nearly so, and says how
+// many jobs there are.
+func fullFlows(queue *streamFacts) (all []remark, text string) {
+	flows := flowsOf(queue, schemas.JobsPrefix)
+	most := queue.info.got.Config.MaxMsgsPerSubject
+	jobs, fullest := 0, schemas.Flow{}
+	for _, flow := range slices.SortedFunc(maps.Keys(flows), func(a, b schemas.Flow) int { return strings.Compare(describe(a), describe(b)) }) {
+		jobs += int(flows[flow])
+		if flows[flow] > flows[fullest] {
+			fullest = flow
+		}
+		if most > 0 {
+			all = append(all, filling(checkLimits, "the queue of "+describe(flow), flows[flow], uint64(most), "add nodes; vramjet queue ls --tenant "+flow.Tenant)...)
+		}
+	}
+	text = count(jobs, "job") + " in the queue"
+	if jobs > 0 {
+		text += fmt.Sprintf(", the most of %s: %d of %d", describe(fullest), flows[fullest], most)
+	}
+	return all, text
+}
+
+// fullStreams remarks on streams that hold as much as they may, or nearly so.
+func fullStreams(f *facts) (all []remark) {
+	for i := range f.streams {
+		s := &f.streams[i]
+		if !s.there() {
+			continue
+		}
+		c, state := &s.info.got.Config, &s.info.got.State
+		if c.MaxBytes > 0 {
+			all = append(all, filling(checkLimits, s.name+", in bytes,", state.Bytes, uint64(c.MaxBytes), "")...)
+		}
+		if c.MaxMsgs > 0 {
+			all = append(all, filling(checkLimits, s.name+", in messages,", state.Msgs, uint64(c.MaxMsgs), "")...)
+		}
 	}
 	return all
 }
@@ -189,7 +203,7 @@ func judgeDead(f *facts) []remark {
 	if state.Msgs == 0 {
 		return []remark{checkDead.ok("no dead letters")}
 	}
-	text := fmt.Sprintf("%s, the newest %s", count(int(state.Msgs), "dead letter"), ago(f.now.Sub(state.LastTime))) //nolint:gosec // likewise
+	text := fmt.Sprintf("%s, the newest %s", count(int(state.Msgs), "dead letter"), ago(f.now.Sub(state.LastTime)))
 	if !within(state.LastTime, f.now, deadLately) {
 		return []remark{checkDead.ok("%s", text)}
 	}

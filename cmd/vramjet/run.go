@@ -32,6 +32,7 @@ type cli struct {
 	Nodes  nodesCmd  `cmd:"" help:"Show the nodes: devices, models and slots."`
 	Models modelsCmd `cmd:"" help:"Show, load and pin models, and estimate what they need."`
 
+	Top      topCmd      `cmd:"" help:"Show nodes, flows and running jobs on a terminal, drawn anew once a second."`
 	Doctor   doctorCmd   `cmd:"" help:"Check all of it: NATS, streams, dispatchers, nodes and the queue."`
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
