@@ -101,8 +101,10 @@ type gatherer struct {
 
 	mu      sync.Mutex
 	giveUp  context.CancelCauseFunc // of the question that is asked; nil between two
-	refused []*refusedError
-	deaf    error // why no answer can arrive; nil: it can
+	refused []*refusedError         // each once
+	now     *refusedError           // what is refused of the question that is asked; nil: nothing
+	before  *refusedError           // of the one before
+	deaf    error                   // why no answer can arrive; nil: it can
 }
 
 var refusal = regexp.MustCompile(`(Publish|Subscription) to "([^"]+)"`)
@@ -137,27 +139,34 @@ func (a *app) gatherer(ctx context.Context) (*gatherer, error) {
 func (g *gatherer) refuse(e *refusedError) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, old := range g.refused {
-		if *old == *e {
-			return
-		}
+	if g.before != nil && *g.before == *e {
+		return
 	}
-	g.refused = append(g.refused, e)
+	if !slices.ContainsFunc(g.refused, func(old *refusedError) bool { return *old == *e }) {
+		g.refused = append(g.refused, e)
+	}
 	if strings.HasPrefix(e.subject, "_INBOX") {
 		g.deaf = e
 	}
-	if g.giveUp != nil {
+	if g.now = e; g.giveUp != nil {
 		g.giveUp(e)
 	}
 }
 
-// listen has giveUp called for what is refused from now on. The error says why it is of
+// begin has giveUp called for what is refused from now on. The error says why it is of
 // no use to ask.
-func (g *gatherer) listen(giveUp context.CancelCauseFunc) error {
+func (g *gatherer) begin(giveUp context.CancelCauseFunc) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.giveUp = giveUp
+	g.giveUp, g.before, g.now = giveUp, g.now, nil
 	return g.deaf
+}
+
+// end is called when a question is over.
+func (g *gatherer) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.giveUp = nil
 }
 
 // askTimeout bounds a question. The leading dispatcher may be changing.
@@ -169,10 +178,10 @@ func ask[T any](ctx context.Context, g *gatherer, question func(context.Context)
 	defer cancel()
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	if a.err = g.listen(giveUp); a.err != nil {
+	defer g.end()
+	if a.err = g.begin(giveUp); a.err != nil {
 		return a
 	}
-	defer g.listen(nil) //nolint:errcheck // there is no question
 	a.got, a.err = question(ctx)
 	if e, ok := errors.AsType[*refusedError](context.Cause(ctx)); ok {
 		a.err = e

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -89,12 +90,7 @@ func unheard(f *facts) (all []remark) {
 	for _, w := range f.workers.got {
 		by[w.Metadata["node"]]++
 	}
-	var names []string
-	for name := range by {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(by)) {
 		reports := slices.ContainsFunc(f.nodes.got.states, func(n schemas.NodeState) bool { return n.Node == name })
 		switch {
 		case by[name] > 1:

@@ -18,9 +18,6 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// ptr returns where a time is.
-func ptr(t time.Time) *time.Time { return &t }
-
 // wantedStreams returns the configurations that Setup makes.
 func wantedStreams(t *testing.T) map[string]jetstream.StreamConfig {
 	t.Helper()
@@ -180,7 +177,7 @@ var ills = []struct {
 	{"a consumer that nobody needs", func(f *facts) {
 		f.streams[0].info.got.State.Subjects = nil
 		f.consumers.got[0].NumAckPending = 0
-		f.consumers.got[0].Delivered.Last = ptr(noon.Add(-20 * time.Minute))
+		f.consumers.got[0].Delivered.Last = new(noon.Add(-20 * time.Minute))
 	}, "warn consumers 1 consumer without a live flow"},
 	{"many consumers", func(f *facts) { f.consumers.got = slices.Repeat(f.consumers.got, 120) }, "warn consumers 120 consumers of VJ_JOBS, and 100 should be enough"},
 	{"jobs that nobody runs", func(f *facts) {
@@ -323,5 +320,30 @@ func TestLasting(t *testing.T) {
 		if got := lasting(c.looks, "a"); got != c.want {
 			t.Errorf("%+v: %d, want %d", c.looks, got, c.want)
 		}
+	}
+}
+
+// TestRefused: what may not be asked is given up at once, each time it is asked; a refusal
+// that comes late does not end the next question.
+func TestRefused(t *testing.T) {
+	g := &gatherer{}
+	for range 2 {
+		for _, e := range []*refusedError{{"publish", "a"}, {"publish", "b"}} {
+			a := ask(t.Context(), g, func(ctx context.Context) (int, error) {
+				g.refuse(e)
+				<-ctx.Done()
+				return 0, ctx.Err()
+			})
+			if !errors.Is(a.err, e) {
+				t.Errorf("%s: %v", e.subject, a.err)
+			}
+		}
+	}
+	late := ask(t.Context(), g, func(ctx context.Context) (int, error) {
+		g.refuse(&refusedError{"publish", "b"})
+		return 7, ctx.Err()
+	})
+	if late.err != nil || late.got != 7 || len(g.refused) != 2 {
+		t.Errorf("%+v, and refused were %d", late, len(g.refused))
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -96,6 +95,6 @@ func (s *screen) draw(lines []string) error {
 		}
 		b.WriteString(l + clearLine)
 	}
-	_, err := fmt.Fprint(s.out, b.String()+clearRest)
+	_, err := io.WriteString(s.out, b.String()+clearRest)
 	return err
 }
