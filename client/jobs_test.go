@@ -127,7 +127,9 @@ func TestQueuedBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answerAPI(t, srv, func(string) string { return `{"jobs":[{"job":"b","state":"queued"},{"job":"a","state":"queued"}],"next":7}` })
+	answerAPI(t, srv, func(string) string {
+		return `{"jobs":[{"job":"b","state":"queued"},{"job":"a","state":"queued"}],"next":7}`
+	})
 	got, err := c.QueuedBefore(deadline(t), 500, 2)
 	if err != nil || entries(got) != "b a" {
 		t.Errorf("got %q, %v", entries(got), err)

@@ -195,7 +195,7 @@ func TestDoctorClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer svc.Stop() //nolint:errcheck // the connection ends as well
+	defer svc.Stop()
 	bad := s.doctor(t, exitNoDispatcher)
 	remarked(t, bad, "warn clocks the clock of the node gpu-1 is 42s ahead", "FAIL nodes gpu-2 is connected and does not report", "FAIL dispatchers none is running")
 }

@@ -108,8 +108,8 @@ func (s *topState) header() string {
 	if s.nodes.err == nil {
 		running = strconv.Itoa(len(s.running()))
 	}
-	return fmt.Sprintf("%s  vramjet at %s  leader %s  waiting %s  running %s  dead %s",
-		s.now.Format(time.TimeOnly), s.server, told(s.leader, orDash), waiting, running, told(s.dead, func(n uint64) string { return strconv.FormatUint(n, 10) }))
+	return fmt.Sprintf("%s  waiting %s  running %s  dead %s  leader %s  %s",
+		s.now.Format(time.TimeOnly), waiting, running, told(s.dead, func(n uint64) string { return strconv.FormatUint(n, 10) }), told(s.leader, orDash), s.server)
 }
 
 // told shows an answer, and "?" where there is none.

@@ -114,7 +114,7 @@ func TestTop(t *testing.T) {
 		stdout, _ := s.want(t, exitOK, "top", "--wait", "50ms")
 		missing := ""
 		for _, want := range []string{
-			"leader d1  waiting 3  running 1  dead 0", "gpu-1  ready", "normal  m      acme    2        0", "batch   m      beta    1        0", "all 1 slots of m are busy", "j0   acme    m      gpu-1/ollama  1",
+			"waiting 3  running 1  dead 0  leader d1  nats://", "gpu-1  ready", "normal  m      acme    2        0", "batch   m      beta    1        0", "all 1 slots of m are busy", "j0   acme    m      gpu-1/ollama  1",
 		} {
 			if !strings.Contains(stdout, want) {
 				missing = want
