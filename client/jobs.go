@@ -116,13 +116,3 @@ func (c *Client) Show(ctx context.Context, jobID string, body bool) (schemas.Job
 	err := c.ask(ctx, "show", schemas.JobRequest{Job: jobID, Body: body}, &d)
 	return d, err
 }
-
-// QueuedBefore lists jobs of the tenant that wait, of those that the queue stored before
-// a sequence of its stream: the newest limit of them, the newest first. So those that
-// wait for the longest time are found, by a sequence a little above the stream's first.
-// Its errors are those of Cancel.
-func (c *Client) QueuedBefore(ctx context.Context, seq uint64, limit int) ([]schemas.JobEntry, error) {
-	var list schemas.JobList
-	err := c.ask(ctx, "jobs", schemas.JobsRequest{State: schemas.JobQueued, Before: seq, Limit: limit}, &list)
-	return list.Jobs, err
-}

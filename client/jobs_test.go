@@ -115,31 +115,6 @@ func TestJobsOfAllStates(t *testing.T) {
 	}
 }
 
-// TestQueuedBefore: the dispatcher is asked for those below a sequence.
-func TestQueuedBefore(t *testing.T) {
-	srv := start(t)
-	nc := connect(t, srv)
-	c := newClient(t, nc, client.Options{})
-	if _, err := c.QueuedBefore(deadline(t), 500, 10); !errors.Is(err, client.ErrNoDispatcher) {
-		t.Errorf("without a dispatcher: %v", err)
-	}
-	asked, err := nc.SubscribeSync(schemas.APISubject("default", "jobs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	answerAPI(t, srv, func(string) string {
-		return `{"jobs":[{"job":"b","state":"queued"},{"job":"a","state":"queued"}],"next":7}`
-	})
-	got, err := c.QueuedBefore(deadline(t), 500, 2)
-	if err != nil || entries(got) != "b a" {
-		t.Errorf("got %q, %v", entries(got), err)
-	}
-	m, err := asked.NextMsg(time.Second)
-	if err != nil || string(m.Data) != `{"state":"queued","limit":2,"before":500}` {
-		t.Errorf("asked for %s, %v", m.Data, err)
-	}
-}
-
 func TestEnded(t *testing.T) {
 	srv := start(t)
 	nc := connect(t, srv)

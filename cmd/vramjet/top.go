@@ -21,7 +21,7 @@ type topCmd struct {
 func (*topCmd) Help() string {
 	return `Nodes, flows and running jobs, drawn anew once a second until q or ctrl-C. Where the output is no terminal, one picture is printed. "?" is what nobody knows, or what this user may not ask.
 
-OLDEST is for how long the first job of a flow has waited, and BLOCKED BY why it does. Both are known of flows of which a job is among the first 500 of the queue.
+OLDEST is for how long the first job of a flow has waited, and BLOCKED BY why it does.
 
 Examples:
 

@@ -161,13 +161,11 @@ func (s *topState) flowSection() section {
 	t := section{head: "CLASS\tMODEL\tTENANT\tWAITING\tRUNNING\tOLDEST\tBLOCKED BY", none: noneOf(s.flows.err, "nothing waits or runs")}
 	for i := range s.flows.got {
 		f := &s.flows.got[i]
-		oldest, blocked := "-", "-"
-		if f.Waiting > 0 {
-			oldest, blocked = s.since(f.oldest), orUnnamed(oneLine(f.blocked))
+		oldest := "-"
+		if f.OldestMS > 0 {
+			oldest = ago(time.Duration(f.OldestMS) * time.Millisecond)
 		}
-		if f.Paused {
-			blocked = "paused"
-		}
+		blocked := cmp.Or(oneLine(f.Reason), "-")
 		t.rows = append(t.rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%d\t%s\t%s", f.Class, f.Model, f.tenant, f.Waiting, f.Running, oldest, blocked))
 	}
 	return t

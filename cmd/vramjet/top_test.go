@@ -25,9 +25,9 @@ func busyState() *topState {
 		}),
 		began: map[string]time.Time{"acme j1": noon.Add(-90 * time.Second)},
 	}
-	s.flows.got[0].oldest, s.flows.got[0].blocked = noon.Add(-9*time.Second), "all 4 slots of llama3.3:70b are busy, and jobs go first: 2 of its own"
-	s.flows.got[1].oldest, s.flows.got[1].blocked = noon.Add(-4*time.Minute), "qwen3:14b is being loaded"
-	s.flows.got[2].Paused = true
+	s.flows.got[0].OldestMS, s.flows.got[0].Reason = 9000, "all 4 slots of llama3.3:70b are busy, and jobs go first: 2 of its own"
+	s.flows.got[1].OldestMS, s.flows.got[1].Reason = 240_000, "qwen3:14b is being loaded"
+	s.flows.got[2].Paused, s.flows.got[2].OldestMS, s.flows.got[2].Reason = true, 7_200_000, "class batch is paused by ana@desk"
 	s.nodes.got[1].Running[0].Tenant, s.nodes.got[1].Running[0].Attempt = "acme", 2
 	s.nodes.got[1].Running[1].Tenant, s.nodes.got[1].Running[1].Attempt = "default", 1
 	return s
