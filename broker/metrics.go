@@ -18,12 +18,14 @@ type collector struct {
 	collect func(to chan<- prometheus.Metric)
 }
 
+// Describe is for prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range c.descs {
 		to <- d
 	}
 }
 
+// Collect is for prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) { c.collect(to) }
 
 // ConnectionCollector tells how long the server takes to answer. There is no figure while

@@ -129,6 +129,17 @@ func (p *Permissions) dispatcher(tenants []string) {
 	p.publish("_R_.>") // where a server has what is asked from another account answered
 	p.answer(tenants, RoleNode, RoleOperator)
 	p.subscribe(schemas.NodeSubject("*", "state"), schemas.NodeSubject("*", "done"), schemas.WaitingPrefix+">", schemas.APISubject("*", "*"), serviceDiscovery)
+	p.look()
+}
+
+// look is what a dispatcher's dashboard needs beside: it asks whichever dispatcher leads,
+// which may be in another process.
+func (p *Permissions) look() {
+	for _, verb := range []string{"list", "jobs", "why", "pause", "resume"} {
+		p.publish(schemas.APISubject("*", verb))
+	}
+	p.answer(nil, RoleDispatcher)
+	p.subscribe(schemas.JobEventSubject("*", "*"))
 }
 
 func (p *Permissions) node(id string, tenants []string) {

@@ -22,7 +22,7 @@ func (j *job) traceQueue() string {
 		return schemas.Traceparent(trace.ContextWithSpan(context.Background(), j.span))
 	}
 	parent := schemas.WithTraceparent(context.Background(), j.msg.Header.Get(schemas.HeaderTrace))
-	ctx, span := otel.Tracer(scope).Start(parent, "queue "+j.Flow.Model,
+	ctx, span := otel.Tracer(scope).Start(parent, "queue "+j.Flow.Model, //nolint:spancheck // traced ends it
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(j.at), trace.WithAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", j.ID),
 			attribute.String("gen_ai.request.model", j.Flow.Model),
@@ -30,7 +30,7 @@ func (j *job) traceQueue() string {
 			attribute.Int("vramjet.attempt", int(j.attempt)), //nolint:gosec // a few
 		))
 	j.span = span
-	return schemas.Traceparent(ctx)
+	return schemas.Traceparent(ctx) //nolint:spancheck // as above
 }
 
 // traced ends it: the job has a node.

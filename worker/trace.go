@@ -19,7 +19,8 @@ const scope = "github.com/vramjet/vramjet/worker"
 // traceRun begins the span of an attempt, as part of the trace that the offer names.
 func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
 	job := a.offer.Job
-	return otel.Tracer(scope).Start(schemas.WithTraceparent(ctx, a.offer.header.Get(schemas.HeaderTrace)), "run "+a.offer.Model,
+	return otel.Tracer(scope).Start( //nolint:spancheck // the caller ends it
+		schemas.WithTraceparent(ctx, a.offer.header.Get(schemas.HeaderTrace)), "run "+a.offer.Model,
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(a.offer.received), trace.WithAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", job.ID),
 			attribute.String("vramjet.tenant", job.Flow.Tenant), attribute.String("vramjet.class", string(job.Flow.Class)),
@@ -30,18 +31,19 @@ func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
 
 // traceLoad begins the span of the wait for a model.
 func (a *attempt) traceLoad(ctx context.Context) trace.Span {
-	_, span := otel.Tracer(scope).Start(ctx, "load "+a.offer.Model)
-	return span
+	_, span := otel.Tracer(scope).Start(ctx, "load "+a.offer.Model) //nolint:spancheck // the caller ends it
+	return span                                                     //nolint:spancheck // as above
 }
 
 // traceCall begins the span of a request to the model server, as OpenTelemetry's
 // conventions for generative AI have it.
 func (a *attempt) traceCall(ctx context.Context, req providers.Request) (context.Context, trace.Span) {
 	operation := map[schemas.Kind]string{schemas.Chat: "chat", schemas.Completion: "text_completion", schemas.Embedding: "embeddings"}[req.Kind]
-	return otel.Tracer(scope).Start(ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", a.backend.Kind),
-		attribute.String("gen_ai.request.model", req.Model),
-	))
+	return otel.Tracer(scope).Start( //nolint:spancheck // the caller ends it
+		ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+			attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", a.backend.Kind),
+			attribute.String("gen_ai.request.model", req.Model),
+		))
 }
 
 // endCall ends it, with what it brought.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,15 +17,16 @@ import (
 // tags are the keys. A key that is not set keeps its default; where none is told
 // here or in defaults, that is the zero value.
 type Config struct {
-	NATS     NATS                `koanf:"nats"`
-	Node     string              `koanf:"node"`     // "" in the file means the host's name
-	HTTP     string              `koanf:"http"`     // where health is served; "off": nowhere
-	MaxBody  Memory              `koanf:"max_body"` // the largest body of a job that comes as an object
-	Backends []Backend           `koanf:"backends"`
-	Models   map[string]Model    `koanf:"models"` // by names as users see them, or patterns
-	Routes   map[string][]string `koanf:"routes"` // names for several models, the preferred first
-	Tenants  map[string]Tenant   `koanf:"tenants"`
-	Policy   Policy              `koanf:"policy"`
+	NATS      NATS                `koanf:"nats"`
+	Node      string              `koanf:"node"`       // "" in the file means the host's name
+	HTTP      string              `koanf:"http"`       // where health and the dashboard are served; "off": nowhere
+	HTTPToken Secret              `koanf:"http_token"` // what allows actions on the dashboard; "": nothing does
+	MaxBody   Memory              `koanf:"max_body"`   // the largest body of a job that comes as an object
+	Backends  []Backend           `koanf:"backends"`
+	Models    map[string]Model    `koanf:"models"` // by names as users see them, or patterns
+	Routes    map[string][]string `koanf:"routes"` // names for several models, the preferred first
+	Tenants   map[string]Tenant   `koanf:"tenants"`
+	Policy    Policy              `koanf:"policy"`
 }
 
 // defaults are the values of keys that nobody sets.
@@ -90,6 +92,20 @@ type Model struct {
 	Need Memory `koanf:"need"` // what a load takes; "": not said
 	Pin  bool   `koanf:"pin"`  // it is never unloaded to make room
 }
+
+// A Secret is never shown, nor logged. "" is none.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "redacted"
+}
+
+// LogValue hides the secret.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Memory is an amount of memory as it is written: 44GiB. "" says nothing.
 type Memory string

@@ -21,6 +21,7 @@ const full = `
 nats: {url: "nats://me:secret@10.0.0.1:4222", context: prod, creds: /c, ca: /ca.pem, cert: /cert.pem, key: /key.pem}
 node: gpu-1
 http: "off"
+http_token: a secret of mine
 backends:
   - name: ollama
     kind: ollama
@@ -58,7 +59,7 @@ func TestConfigFull(t *testing.T) {
 	}
 	want := &Config{
 		NATS: NATS{URL: "nats://me:secret@10.0.0.1:4222", Context: "prod", Creds: "/c", CA: "/ca.pem", Cert: "/cert.pem", Key: "/key.pem"},
-		Node: "gpu-1", HTTP: "off", MaxBody: "64MiB",
+		Node: "gpu-1", HTTP: "off", HTTPToken: "a secret of mine", MaxBody: "64MiB",
 		Backends: []Backend{
 			{
 				Name: "ollama", Kind: "ollama", URL: "http://me:secret@127.0.0.1:11434/?key=secret", Devices: []string{"all"}, Slots: 4,
@@ -182,6 +183,7 @@ func TestConfigErrors(t *testing.T) {
 		{"negative budget", "policy: {overflow_budget: -1}\n", `v.yaml:1: policy.overflow_budget: it is negative`},
 		{"weight", "tenants:\n  a: {weight: -1}\n", "v.yaml:2: tenants.a.weight: it is negative"},
 		{"node", "node: a b\n", `v.yaml:1: node: "a b" is not`},
+		{"a short token", "http_token: hunter2\n", `v.yaml:1: http_token: it has 7 characters, and needs 16 at least: openssl rand -hex 16 makes one`},
 		{"http", "http: here\n", `v.yaml:1: http: "here" is not host:port`},
 		{"who", "nats: {creds: a, nkey: b}\n", "v.yaml:1: nats.nkey: only one of creds, nkey may be set"},
 		{"certificate", "nats: {cert: a}\n", "v.yaml:1: nats.cert: cert and key go together"},

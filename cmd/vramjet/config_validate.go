@@ -27,6 +27,9 @@ func validate(cfg *Config, from sources) error {
 			v.fail("http", "%q is not host:port, and not off", cfg.HTTP)
 		}
 	}
+	if n := len(cfg.HTTPToken); n > 0 && n < shortestToken {
+		v.fail("http_token", "it has %d characters, and needs %d at least: openssl rand -hex 16 makes one", n, shortestToken)
+	}
 	names := map[string]bool{}
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
@@ -50,6 +53,9 @@ func validate(cfg *Config, from sources) error {
 	slices.SortFunc(v.problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(v.problems...)
 }
+
+// shortestToken is how long a token must be that nobody is to guess.
+const shortestToken = 16
 
 type validator struct {
 	from     sources

@@ -13,7 +13,7 @@ import (
 type dispatcherCmd struct {
 	UnknownModelWait time.Duration `name:"unknown-model-wait" placeholder:"10s" help:"How long a job waits for a node that has its model before it fails (default: 10s; policy.unknown_model_wait)."`
 	Replicas         int           `name:"replicas" default:"1" help:"How many NATS servers keep each job: 1, 3 or 5 (${default})."`
-	HTTP             string        `name:"http" placeholder:"HOST:PORT" help:"Where health is served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	HTTP             string        `name:"http" placeholder:"HOST:PORT" help:"Where health and the dashboard are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
 }
 
 // Help is shown below the command's summary.
@@ -56,9 +56,14 @@ func (c *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	}
 	h.metrics.MustRegister(broker.ConnectionCollector(nc))
 	log := a.logger()
-	log.Info("dispatcher", "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
+	watch, err := h.dashboard(nc, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("dispatcher", "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "dashboard", h.url())
 	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return watch(gctx) })
 	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return dispatch(gctx, nc, cfg, c.Replicas, h.metrics, log) })
+	group.Go(func() error { return a.dispatch(gctx, nc, cfg, c.Replicas, h.metrics) })
 	return group.Wait()
 }

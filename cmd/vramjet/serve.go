@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/cmd/vramjet/dashboard"
 	"github.com/vramjet/vramjet/dispatcher"
 	"github.com/vramjet/vramjet/gpu"
 	"github.com/vramjet/vramjet/worker"
@@ -99,7 +100,8 @@ func keepStreams(ctx context.Context, nc *nats.Conn, replicas int, log *slog.Log
 }
 
 // dispatch runs a dispatcher until ctx ends.
-func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, metrics prometheus.Registerer, log *slog.Logger) error {
+func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, metrics prometheus.Registerer) error {
+	log := a.logger()
 	tenants := make(map[string]dispatcher.Tenant, len(cfg.Tenants))
 	for name, t := range cfg.Tenants {
 		tenants[name] = dispatcher.Tenant(t)
@@ -127,11 +129,11 @@ func dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, met
 }
 
 // work runs a worker until ctx ends and its jobs have.
-func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFinder, metrics prometheus.Registerer, drain time.Duration) error {
+func work(ctx context.Context, cfg *Config, backends *backendFinder, metrics prometheus.Registerer, drain time.Duration) error {
 	devices := gpu.Open(backends.log) //nolint:contextcheck // what it starts ends with Close
 	defer devices.Close()
 	backends.log.Info("devices", "source", devices.Source())
-	w, err := worker.New(nc, worker.Config{
+	w, err := worker.New(backends.nc, worker.Config{
 		Node: cfg.Node, Version: version, GPU: devices, Models: cfg.models(), MaxBody: cfg.MaxBody.amount().Bytes, Drain: drain, Logger: backends.log,
 	})
 	if err != nil {
@@ -145,10 +147,11 @@ func work(ctx context.Context, nc *nats.Conn, cfg *Config, backends *backendFind
 	return group.Wait()
 }
 
-// A health serves /livez, /readyz and /metrics.
+// A health serves /livez, /readyz and /metrics and, where there are pages, these.
 type health struct {
 	listener net.Listener // nil: nowhere
 	metrics  *prometheus.Registry
+	pages    http.Handler // for all other paths; nil: none
 }
 
 // listenHealth takes the address at once, so that a port in use shows before
@@ -164,7 +167,7 @@ func (a *app) listenHealth(ctx context.Context, cfg *Config, from sources) (*hea
 	case err == nil:
 		return &health{listener: l, metrics: newRegistry()}, nil
 	case from["http"].rank == byDefault:
-		a.logger().Warn("health is not served: the address is taken", "http", cfg.HTTP)
+		a.logger().Warn("health and dashboard are not served: the address is taken", "http", cfg.HTTP)
 		return &health{metrics: newRegistry()}, nil
 	default:
 		return nil, fmt.Errorf("serve health over HTTP: %w (choose another address with --http, or --http off)", err)
@@ -213,6 +216,9 @@ func (h *health) serve(ctx context.Context, ready func() error) error {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	if h.pages != nil {
+		mux.Handle("/", h.pages)
+	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -224,6 +230,24 @@ func (h *health) serve(ctx context.Context, ready func() error) error {
 		return fmt.Errorf("serve health over HTTP: %w", err)
 	}
 	return nil
+}
+
+// dashboard has h serve the dashboard. The function that is returned keeps it up to
+// date until ctx ends.
+func (h *health) dashboard(nc *nats.Conn, cfg *Config, log *slog.Logger) (run func(ctx context.Context) error, err error) {
+	if h.listener == nil {
+		return func(context.Context) error { return nil }, nil
+	}
+	weights := make(map[string]float64, len(cfg.Tenants))
+	for name, t := range cfg.Tenants {
+		weights[name] = t.Weight
+	}
+	d, err := dashboard.New(nc, dashboard.Options{Token: string(cfg.HTTPToken), Weights: weights, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	h.pages = d.Handler()
+	return d.Run, nil
 }
 
 // connected says whether NATS is there.

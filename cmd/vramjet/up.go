@@ -21,7 +21,7 @@ import (
 // upCmd runs all of it in one process.
 type upCmd struct {
 	NATS       string        `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS server listens (${default})."`
-	HTTP       string        `name:"http" default:"" placeholder:"HOST:PORT" help:"Where health is served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
+	HTTP       string        `name:"http" default:"" placeholder:"HOST:PORT" help:"Where health and the dashboard are served ($$VRAMJET_HTTP; default: 127.0.0.1:7433; off: nowhere)."`
 	Data       string        `name:"data" placeholder:"DIR" help:"Where jobs are stored (default: vramjet in $$XDG_DATA_HOME or ~/.local/share)."`
 	Sim        bool          `name:"sim" help:"Run a simulated model server, for a machine without one."`
 	Durability string        `name:"durability" enum:"always,interval" default:"always" help:"When an accepted job is on the disk: always (before it is accepted) or interval (within 2 minutes)."`
@@ -77,12 +77,17 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	watch, err := h.dashboard(nc, cfg, log)
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var group errgroup.Group
+	group.Go(func() error { defer stop(); return watch(ctx) })
 	group.Go(func() error { defer stop(); return h.serve(ctx, connected(nc)) })
-	group.Go(func() error { defer stop(); return dispatch(life, nc, cfg, 1, h.metrics, log) })
-	group.Go(func() error { defer end(); return work(ctx, nc, cfg, backends, h.metrics, c.Drain) })
+	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h.metrics) })
+	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h.metrics, c.Drain) })
 	group.Go(func() error {
 		err := c.greet(ctx, a, nc, reachable(srv.ClientURL()), h.url())
 		if err != nil || c.Try != "" {
@@ -181,6 +186,7 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 	a.note("models   %s", modelList(nodes))
 	if httpURL != "" {
 		a.note("health   %s/readyz", httpURL)
+		a.note("page     %s/", httpURL)
 	}
 	a.note("nats     %s", natsURL)
 	model := models[0]

@@ -64,6 +64,6 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return work(gctx, nc, cfg, backends, h.metrics, c.Drain) })
+	group.Go(func() error { return work(gctx, cfg, backends, h.metrics, c.Drain) })
 	return group.Wait()
 }
