@@ -27,7 +27,7 @@ TESTARGS := $(RACE) -shuffle=on -timeout 600s $(TESTFLAGS)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build image test check vet static lint fmt decide predict bench reliability soak fuzz wire clean
+.PHONY: help run build image test check vet static lint fmt decide predict bench benchmarks reliability soak fuzz wire clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ predict: ## run a workload on 100 nodes in one process, and see that the simulat
 
 bench: ## raw NATS limits, and vramjet beside them in the same run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration
+
+benchmarks: build ## measure vramjet beside NATS on this machine, which nothing else should use, and write docs/benchmarks.md
+	$(BIN)/vramjet bench --json $(ARGS) >$(BIN)/benchmarks.json
+	go test -count=1 -run '^TestBenchPage$$' ./cmd/vramjet -results $(abspath $(BIN))/benchmarks.json
 
 reliability: ## run the whole crash matrix in containers, and write docs/reliability.md
 	go test -count=1 -v -timeout 6h -run '^TestCrashMatrix$$' ./integration/containers -full -rate $(RATE) -repeat $(REPEAT)

@@ -69,6 +69,10 @@ type Config struct {
 	// 256; with 3 replicas 100 is right.
 	Consumers int
 
+	// Decided is told what each decision took, by Run's goroutine, which waits for it.
+	// Nil: nobody is.
+	Decided func(time.Duration)
+
 	// Logger gets what an operator must know. Nil discards it.
 	Logger *slog.Logger
 }
@@ -79,6 +83,9 @@ func (c Config) withDefaults() Config {
 	c.UnknownModelWait = cmp.Or(c.UnknownModelWait, 10*time.Second)
 	c.Policy = cmp.Or(c.Policy, placement.DefaultPolicy())
 	c.Consumers = cmp.Or(c.Consumers, 256)
+	if c.Decided == nil {
+		c.Decided = func(time.Duration) {}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -204,7 +204,9 @@ func (t *term) plan(now time.Time) {
 		if !ok {
 			return
 		}
-		t.metrics.decision.Observe(time.Since(began).Seconds())
+		took := time.Since(began)
+		t.metrics.decision.Observe(took.Seconds())
+		t.cfg.Decided(took)
 		t.serve(t.byKey[f.Flow], choice, now)
 	}
 }

@@ -35,8 +35,9 @@ func TestArrows(t *testing.T) {
 		"integration/containers":       {},
 		"integration/containers/actor": {"broker", "client", "providers/sim"},
 		"cmd/vramjet/dashboard":        {"client", "client/batch", "schemas"},
+		"cmd/vramjet/bench":            {"broker", "broker/embedded", "client", "dispatcher", "dispatcher/simulate", "providers", "providers/sim", "schemas", "worker"},
 		"cmd/vramjet": {
-			"broker", "broker/embedded", "client", "client/batch", "cmd/vramjet/dashboard", "dispatcher", "dispatcher/placement", "dispatcher/simulate", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
+			"broker", "broker/embedded", "client", "client/batch", "cmd/vramjet/bench", "cmd/vramjet/dashboard", "dispatcher", "dispatcher/placement", "dispatcher/simulate", "gpu", "gpu/estimate", "providers", "providers/awsauth", "providers/rpc", "providers/sim", "schemas", "worker",
 		},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").Output()

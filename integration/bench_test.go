@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/client"
+	measure "github.com/vramjet/vramjet/cmd/vramjet/bench"
 	"github.com/vramjet/vramjet/providers/sim"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -98,15 +99,6 @@ func dial(b *testing.B, url string) *nats.Conn {
 	return nc
 }
 
-// chunk is a message like those of a stream of tokens.
-func chunk(subject string) *nats.Msg {
-	return &nats.Msg{
-		Subject: subject,
-		Header:  nats.Header{"Vj-Event": {"chunk"}, "Vj-Job": {"12345"}, "Vj-Attempt": {"1"}, "Vj-Seq": {"17"}},
-		Data:    []byte(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1767225600,"model":"bench","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}`),
-	}
-}
-
 // raw measures NATS with nothing of vramjet around it.
 func (t *table) raw(b *testing.B, url string) {
 	b.Helper()
@@ -125,7 +117,7 @@ func (t *table) raw(b *testing.B, url string) {
 	}
 	_ = s.SetPendingLimits(-1, -1)
 	_ = sub.Flush()
-	m := chunk("raw.chunk")
+	m := measure.Chunk("raw.chunk")
 	began := time.Now()
 	for range n {
 		_ = pub.PublishMsg(m)

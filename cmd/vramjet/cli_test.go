@@ -17,7 +17,7 @@ func TestHelp(t *testing.T) {
 		"queue", "queue ls", "queue pause", "queue resume", "queue purge", "dead", "dead ls", "dead show", "dead retry", "dead rm", "dead export", "nodes", "nodes ls",
 		"nodes show", "nodes drain", "nodes undrain",
 		"models", "models ls", "models load", "models unload", "models pin", "models unpin", "models estimate",
-		"top", "doctor", "backends", "backends check", "simulate", "auth", "auth ls", "auth init", "auth add", "auth revoke", "health", "config", "config show", "config check", "version",
+		"top", "doctor", "backends", "backends check", "simulate", "bench", "auth", "auth ls", "auth init", "auth add", "auth revoke", "health", "config", "config show", "config check", "version",
 	} {
 		stdout, stderr := sh.want(t, exitOK, append(strings.Fields(cmd), "--help")...)
 		if stderr != "" {

@@ -48,7 +48,7 @@ func metricsOf(t *testing.T) map[string][2]string {
 			t.Fatalf("%s is not understood", desc)
 		}
 		var labels []string
-		for _, l := range strings.SplitSeq(m[3]+","+m[4], ",") {
+		for l := range strings.SplitSeq(m[3]+","+m[4], ",") {
 			if name, _, _ := strings.Cut(l, "="); name != "" {
 				labels = append(labels, "`"+name+"`")
 			}

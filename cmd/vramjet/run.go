@@ -36,6 +36,7 @@ type cli struct {
 	Doctor   doctorCmd   `cmd:"" help:"Check all of it: NATS, streams, dispatchers, nodes and the queue."`
 	Backends backendsCmd `cmd:"" help:"Check model servers."`
 	Simulate simulateCmd `cmd:"" help:"Replay a workload on a virtual clock, and show what the placement makes of it."`
+	Bench    benchCmd    `cmd:"" help:"Measure what vramjet does here, beside what NATS alone does."`
 
 	Auth    authCmd    `cmd:"" help:"Keep the users of the NATS servers, and what each may do."`
 	Health  healthCmd  `cmd:"" help:"Ask a dispatcher or worker on this machine whether it is well."`
