@@ -38,9 +38,10 @@ func llama8B() map[string]any {
 
 func newDescribed(t *testing.T, kind string, total schemas.Bytes, load LoadConfig, recipes map[string]providers.Recipe) (*estimator, *Worker) {
 	t.Helper()
-	w := &Worker{metrics: newMetrics("n1"),
-		cfg:    Config{Logger: brokertest.Log(t), GPU: gpu.Fixed([]schemas.Device{{ID: "d", Total: schemas.Known(total)}})},
-		owners: newOwners(brokertest.Log(t)), messages: make(chan message, 100), done: make(chan struct{}),
+	w := &Worker{
+		metrics: newMetrics("n1"),
+		cfg:     Config{Logger: brokertest.Log(t), GPU: gpu.Fixed([]schemas.Device{{ID: "d", Total: schemas.Known(total)}})},
+		owners:  newOwners(brokertest.Log(t)), messages: make(chan message, 100), done: make(chan struct{}),
 	}
 	return newEstimator(w, Backend{Name: "b", Kind: kind, Prefix: "far/", Load: load, Provider: described{recipes: recipes}}), w
 }

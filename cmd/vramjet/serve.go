@@ -121,7 +121,7 @@ func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
-	metrics.MustRegister(d, broker.StreamCollector(js))
+	metrics.MustRegister(d, broker.StreamCollector(js)) //nolint:contextcheck // a scrape has its own time
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keepStreams(gctx, nc, replicas, log) })
 	group.Go(func() error { return d.Run(gctx) })

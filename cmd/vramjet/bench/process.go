@@ -58,7 +58,10 @@ func PlayDispatcher(ctx context.Context, url string, in io.Reader, out io.Writer
 		}
 	}
 	cancel()
-	return <-ended
+	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) { // it may not have begun yet
+		return err
+	}
+	return nil
 }
 
 // A played is a dispatcher in a process of its own.
