@@ -395,5 +395,6 @@ func (t *term) list(tenant string, r micro.Request) {
 func (t *term) explainFlow(info *schemas.FlowInfo, key schemas.Flow, now time.Time) {
 	var why schemas.Why
 	t.explain(&why, key, placement.Ask{Model: key.Model, Flow: t.byKey[key].Flow}, 0, now)
-	info.Reason, info.ETAMS = why.Reason, why.ETAMS
+	info.Why = why.Why[:min(len(why.Why), schemas.FlowPlaces)]
+	info.Reason, info.ETAMS, info.Next, info.Fix = why.Reason, why.ETAMS, why.Next, why.Fix
 }

@@ -30,6 +30,33 @@ func TestRetryGoesElsewhere(t *testing.T) {
 	s.wantQueued(0)
 }
 
+// TestPullsOfALeaderThatEnds: what they still bring is given back, to the next leader and not
+// to one another: each time counts as an attempt.
+func TestPullsOfALeaderThatEnds(t *testing.T) {
+	s := newSystem(t)
+	stop := s.dispatch(Config{})
+	n := s.node("a", nil, "m")
+	s.submit("m", "j0")
+	n.finish(n.next()) // there is a consumer now
+	s.wantQueued(0)
+	s.within(func() {
+		for _, f := range s.d.term.flows {
+			f.awaiting = make([]want, 5)
+			s.d.term.fetch(f, time.Now())
+		}
+		s.d.term.close(time.Now())
+	})
+	s.submit("m", "j1")
+	stop()
+	s.dispatch(Config{})
+	r := n.next()
+	if r.attempt() != "2" {
+		t.Errorf("j1 is at attempt %s", r.attempt())
+	}
+	n.finish(r)
+	s.wantQueued(0)
+}
+
 // TestFailedJobWaitsForAnotherPlace: a job does not go back to where it failed as long as
 // another place has it, however busy that is, and waiting for that is no attempt.
 func TestFailedJobWaitsForAnotherPlace(t *testing.T) {

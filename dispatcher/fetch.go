@@ -18,6 +18,9 @@ const pullTimeout = 3 * time.Second
 // before the consumer has the job that it is of.
 var pullOne = []byte(`{"batch":1,"expires":100000000}`)
 
+// pullsOver is when no pull waits any more that was sent before.
+const pullsOver = 150 * time.Millisecond
+
 // fetch sends a pull for each slot of the flow that waits for its job and has
 // none on the way. Each pull asks for exactly one job, and is answered by it, or
 // by a status where the flow is empty.
@@ -112,9 +115,9 @@ func (t *term) delivered(m *nats.Msg, now time.Time) {
 		err = t.mayRun(j, now)
 	}
 	switch {
-	case !t.closing.IsZero():
+	case !t.closing.IsZero(): // not at once: the next of our own pulls would have it, and so on
 		t.release(j, now)
-		t.giveBack(j, 0)
+		t.giveBack(j, pullsOver)
 	case t.claimed[j.key()]: // where it is: it's delivered again only if that fails
 		t.release(j, now)
 		t.giveBack(j, time.Second)

@@ -53,7 +53,8 @@ func (r *laterReader) read() error {
 	}
 	cfg := jetstream.OrderedConsumerConfig{
 		HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1,
-		MaxResetAttempts: 1, // we try again ourselves
+		MaxResetAttempts:  1,           // we try again ourselves
+		InactiveThreshold: time.Minute, // for a leader that is killed
 	}
 	c, err := r.t.js.OrderedConsumer(r.t.ctx, broker.StreamLater, cfg)
 	if err != nil {

@@ -85,19 +85,25 @@ type Why struct {
 // A FlowInfo says how many jobs of one class and model wait and run, and of the first that
 // waits since when and why.
 type FlowInfo struct {
-	Class    Class  `json:"class"`
-	Model    string `json:"model"`
-	Waiting  int    `json:"waiting"`
-	Running  int    `json:"running"` // fetched, and not over
-	Paused   bool   `json:"paused,omitempty"`
-	OldestMS int64  `json:"oldest_ms,omitempty"` // at most; 0: nothing waits
-	Reason   string `json:"reason,omitempty"`    // of the first FlowReasons flows; "": nothing waits
-	ETAMS    *int64 `json:"eta_ms,omitempty"`    // until it begins; nil: nobody knows
+	Class    Class    `json:"class"`
+	Model    string   `json:"model"`
+	Waiting  int      `json:"waiting"`
+	Running  int      `json:"running"` // fetched, and not over
+	Paused   bool     `json:"paused,omitempty"`
+	OldestMS int64    `json:"oldest_ms,omitempty"` // at most; 0: nothing waits
+	Reason   string   `json:"reason,omitempty"`    // of the first FlowReasons flows; "": nothing waits
+	ETAMS    *int64   `json:"eta_ms,omitempty"`    // until it begins; nil: nobody knows
+	Why      []string `json:"why,omitempty"`       // for the first places that serve its model, why it is not there
+	Next     string   `json:"next,omitempty"`      // what has to happen before
+	Fix      []string `json:"fix,omitempty"`       // what one could do
 }
 
-// FlowReasons is of how many flows a FlowList says why they wait: it takes a moment of the
-// leader's each.
-const FlowReasons = 100
+// FlowReasons is of how many flows a FlowList says why they wait, and FlowPlaces of how many
+// places each: it takes a moment of the leader's.
+const (
+	FlowReasons = 100
+	FlowPlaces  = 8
+)
 
 // FlowList answers the api verb list.
 type FlowList struct {

@@ -71,7 +71,7 @@ var goldens = map[string]any{
 		Next: "it is loaded on gpu-1/ollama in about 1m48s, which takes about 12s", ETAMS: new(int64), Fix: []string{"vramjet models ls"},
 	},
 	"flow-list": &FlowList{
-		Flows:  []FlowInfo{{Class: Batch, Model: "llama3.1:8b", Waiting: 12, Running: 2, Paused: true, OldestMS: 4200, Reason: "paused", ETAMS: new(int64)}},
+		Flows:  []FlowInfo{{Class: Batch, Model: "llama3.1:8b", Waiting: 12, Running: 2, Paused: true, OldestMS: 4200, Reason: "paused", ETAMS: new(int64), Why: []string{"gpu-1/ollama: is draining"}, Next: "nothing", Fix: []string{"vramjet queue resume"}}},
 		Pauses: []Pause{goldenPause},
 	},
 	"jobs-request": &JobsRequest{Filter: goldenFilter, State: JobQueued, Since: goldenTime, Limit: 100, Before: 41},

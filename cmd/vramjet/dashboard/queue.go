@@ -18,15 +18,10 @@ import (
 
 // What is asked of the dispatcher is bounded, however many tenants and flows there are.
 const (
-	mostTenants  = 50  // whose queues are asked for
-	mostListed   = 10  // of which single jobs are listed
-	mostFlows    = 100 // that are shown
-	mostExplored = 10  // of which it is asked in one round why they wait
-	mostHeld     = 20  // running jobs of a flow that are passed over to find its oldest that waits
+	mostTenants = 50  // whose queues are asked for
+	mostListed  = 10  // of which single jobs are listed
+	mostFlows   = 100 // that are shown
 )
-
-// mostRest is for how long a flow is not asked about at most.
-const mostRest = 15 * time.Second
 
 // queueAsked is what the dispatcher said of the queue.
 type queueAsked struct {
@@ -57,17 +52,13 @@ type flowView struct {
 	Running int           `json:"running"`
 	Paused  bool          `json:"paused"`
 
-	// Of its oldest job that waits.
+	// Of its first job that waits.
 	Oldest time.Time `json:"oldest,omitzero"`
 	ETAS   *int64    `json:"eta_s"` // until it begins, roughly; null: nobody can say
 	Reason string    `json:"reason"`
 	Why    []string  `json:"why"`
 	Next   string    `json:"next"`
 	Fix    []string  `json:"fix"`
-}
-
-func (f *flowView) flow() schemas.Flow {
-	return schemas.Flow{Tenant: f.Tenant, Class: f.Class, Model: f.Model}
 }
 
 // flowsView are the flows that are shown.
@@ -93,17 +84,8 @@ func (b *board) flows() flowsView {
 type asker struct {
 	dashboard *Dashboard
 
-	flows  map[schemas.Flow]*flowAsked // of askQueue
-	leader leaderSeen                  // likewise
-
+	leader  leaderSeen   // of askQueue
 	letters lettersAsked // of askRest
-}
-
-// A flowAsked is what was answered about a flow, and when it may be asked again.
-type flowAsked struct {
-	oldest time.Time
-	why    schemas.Why
-	again  time.Time
 }
 
 // A leaderSeen is the lease of the leader as it was seen last.
@@ -159,7 +141,6 @@ func (a *asker) askQueue(ctx context.Context) {
 	slices.SortStableFunc(q.flows, func(x, y flowView) int {
 		return cmp.Or(cmp.Compare(x.Class.Rank(), y.Class.Rank()), cmp.Compare(y.Waiting, x.Waiting), cmp.Compare(x.Tenant, y.Tenant), cmp.Compare(x.Model, y.Model))
 	})
-	a.explore(ctx, &q)
 	a.dashboard.update(ctx, func(b *board) { b.queue = q })
 }
 
@@ -205,10 +186,9 @@ func (a *asker) askTenant(ctx context.Context, tenant string, q *queueAsked) err
 	if err != nil {
 		return err
 	}
-	for _, f := range list.Flows {
-		q.flows = append(q.flows, flowView{
-			Tenant: tenant, Class: f.Class, Model: f.Model, Waiting: f.Waiting, Running: f.Running, Paused: f.Paused, Why: []string{}, Fix: []string{},
-		})
+	now := time.Now()
+	for i := range list.Flows {
+		q.flows = append(q.flows, view(tenant, &list.Flows[i], now))
 	}
 	for _, p := range list.Pauses {
 		q.pauses = append(q.pauses, pauseOf{p, tenant})
@@ -227,105 +207,24 @@ func (a *asker) askTenant(ctx context.Context, tenant string, q *queueAsked) err
 	return err
 }
 
-// explore finds out since when the oldest job of each flow waits, and why: of a few
-// flows at a time, those first that were not asked for longest.
-func (a *asker) explore(ctx context.Context, q *queueAsked) {
-	now := time.Now()
-	running := map[jobKey]bool{}
-	for _, j := range q.jobs {
-		if j.State == schemas.JobRunning {
-			running[jobKey{j.tenant, j.Job}] = true
-		}
+// view is a flow as it is shown.
+func view(tenant string, f *schemas.FlowInfo, now time.Time) flowView {
+	v := flowView{
+		Tenant: tenant, Class: f.Class, Model: f.Model, Waiting: f.Waiting, Running: f.Running, Paused: f.Paused,
+		Reason: short(f.Reason), Next: short(f.Next), Why: []string{}, Fix: []string{},
 	}
-	known := map[schemas.Flow]*flowAsked{}
-	var due []*flowView
-	for i := range q.flows[:min(len(q.flows), mostFlows)] {
-		f := &q.flows[i]
-		if f.Waiting == 0 {
-			continue
-		}
-		k := f.flow()
-		if known[k] = a.flows[k]; known[k] == nil {
-			known[k] = &flowAsked{}
-		}
-		if !now.Before(known[k].again) {
-			due = append(due, f)
-		}
+	for _, w := range f.Why {
+		v.Why = append(v.Why, short(w))
 	}
-	a.flows = known // the others wait no more
-	slices.SortStableFunc(due, func(x, y *flowView) int { return known[x.flow()].again.Compare(known[y.flow()].again) })
-	for _, f := range due[:min(len(due), mostExplored)] {
-		a.askWhy(ctx, f, known[f.flow()], running)
+	for _, w := range f.Fix {
+		v.Fix = append(v.Fix, strings.TrimSpace(w))
 	}
-	for i := range q.flows {
-		if k := known[q.flows[i].flow()]; k != nil {
-			q.flows[i].explain(k)
-		}
+	if f.OldestMS > 0 {
+		v.Oldest = now.Add(-time.Duration(f.OldestMS) * time.Millisecond).UTC().Truncate(time.Second)
 	}
-}
-
-// askWhy asks about the oldest job of a flow that waits.
-func (a *asker) askWhy(ctx context.Context, f *flowView, k *flowAsked, running map[jobKey]bool) {
-	began := time.Now()
-	id, at, err := a.oldest(ctx, f, running)
-	*k = flowAsked{oldest: at}
-	if err == nil {
-		if c, failed := client.New(a.dashboard.nc, client.Options{Tenant: f.Tenant}); failed == nil {
-			k.why, err = c.Why(ctx, id)
-		}
+	if f.ETAMS != nil {
+		s := (*f.ETAMS + 999) / 1000
+		v.ETAS = &s
 	}
-	rest := restFor * time.Since(began)
-	if err != nil || k.why.State != schemas.JobQueued { // it began, or it is not known which it is
-		k.why, rest = schemas.Why{}, every
-	}
-	k.again = time.Now().Add(min(rest, mostRest))
-}
-
-// errNoneWaits says that no job of a flow was found that waits.
-var errNoneWaits = errors.New("no job of the flow waits")
-
-// oldest finds the oldest job of a flow that waits. The queue has those as well that
-// run.
-func (a *asker) oldest(ctx context.Context, f *flowView, running map[jobKey]bool) (id string, at time.Time, err error) {
-	subject, err := schemas.JobSubject(f.flow())
-	if err != nil {
-		return "", at, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, every)
-	defer cancel()
-	stream, err := a.dashboard.js.Stream(ctx, "VJ_JOBS")
-	if err != nil {
-		return "", at, err
-	}
-	next := uint64(1)
-	for range min(len(running)+1, mostHeld) {
-		m, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
-		if err != nil {
-			return "", at, err
-		}
-		id, err := schemas.JobID(m.Header.Get, m.Sequence)
-		if err == nil && !running[jobKey{f.Tenant, id}] {
-			return id, m.Time.UTC(), nil
-		}
-		next = m.Sequence + 1
-	}
-	return "", at, errNoneWaits
-}
-
-// explain fills in what was answered about a flow.
-func (f *flowView) explain(k *flowAsked) {
-	f.Oldest = k.oldest
-	f.Reason, f.Next = short(k.why.Reason), short(k.why.Next)
-	f.Why, f.Fix = []string{}, []string{}
-	for _, w := range k.why.Why {
-		f.Why = append(f.Why, short(w))
-	}
-	f.Why = some(f.Why, 8, func(int) string { return "and more places" })
-	for _, w := range k.why.Fix {
-		f.Fix = append(f.Fix, strings.TrimSpace(w))
-	}
-	if k.why.ETAMS != nil {
-		s := (*k.why.ETAMS + 999) / 1000
-		f.ETAS = &s
-	}
+	return v
 }

@@ -65,7 +65,7 @@ func (d *Dashboard) begin(ctx context.Context, b *board) (*watch, error) {
 	if failed := d.nc.Publish(schemas.NodesPing, nil); failed != nil {
 		err = errors.Join(err, fmt.Errorf("ask the nodes: %w", failed))
 	}
-	a := &asker{dashboard: d, flows: map[schemas.Flow]*flowAsked{}, letters: lettersAsked{}}
+	a := &asker{dashboard: d, letters: lettersAsked{}}
 	w.loops.Go(func() {
 		if pause(ctx, settle) {
 			d.update(ctx, func(b *board) { b.settled = true })

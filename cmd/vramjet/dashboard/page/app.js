@@ -288,7 +288,6 @@ function flowRow(f) {
   const why = make('td', { class: 'wide' });
   if (f.paused) why.append(stateText('paused', 'notice'), make('br'));
   if (f.reason) why.append(f.reason);
-  else if (f.waiting > 0) why.append(make('span', { class: 'soft' }, 'not known yet'));
   const inline = f.why.length <= 2 ? f.why : [];
   for (const x of inline) why.append(make('div', { class: 'soft' }, x));
   const more = [...f.why.slice(inline.length), ...(f.next ? ['Next: ' + f.next] : []), ...f.fix.map((x) => 'To change it: ' + x)];
