@@ -56,7 +56,7 @@ func TestWhoMay(t *testing.T) {
 		{"$JS.API.STREAM.INFO.VJ_JOBS", []broker.Role{broker.RoleDispatcher, broker.RoleOperator, broker.RoleViewer}},
 		{"$JS.API.CONSUMER.LIST.VJ_JOBS", []broker.Role{broker.RoleDispatcher, broker.RoleOperator}},
 		{"$JS.API.CONSUMER.LIST.VJ_RESULTS", []broker.Role{broker.RoleDispatcher}},
-		{"vj.v1.api.acme.list", []broker.Role{broker.RoleTenant, broker.RoleOperator, broker.RoleViewer}},
+		{"vj.v1.api.acme.list", []broker.Role{broker.RoleDispatcher, broker.RoleTenant, broker.RoleOperator, broker.RoleViewer}},
 		{"vj.v1.api.acme.purge", []broker.Role{broker.RoleTenant, broker.RoleOperator}},
 		{"vj.v1.api.acme", nil},
 		{"vj.v1.jobs.acme.normal.a.b", []broker.Role{broker.RoleDispatcher, broker.RoleTenant, broker.RoleOperator}},
