@@ -188,7 +188,7 @@ type fakeNode struct {
 
 	mu    sync.Mutex // guards what is below
 	state schemas.NodeState
-	runs  []run
+	runs  []*run
 
 	stop chan struct{}
 	ends sync.WaitGroup
@@ -197,7 +197,7 @@ type fakeNode struct {
 // A run is a job that a node has.
 type run struct {
 	schemas.RunningJob
-	ack string
+	ack string // "": it has no go yet
 }
 
 const gib = schemas.GiB
@@ -298,7 +298,7 @@ func (n *fakeNode) report() schemas.NodeState {
 	return state
 }
 
-// accept takes a job and waits for its go.
+// accept takes a job, shows it from its next report on, and waits for its go.
 func (n *fakeNode) accept(m *nats.Msg) {
 	h, to := m.Header, n.nc.NewInbox()
 	sub, err := n.nc.SubscribeSync(to)
@@ -309,16 +309,22 @@ func (n *fakeNode) accept(m *nats.Msg) {
 	if err != nil {
 		n.Errorf("an offer without a flow: %v", err)
 	}
-	_ = n.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Reply: to, Data: encode(schemas.OfferAnswer{Accepted: true, Seq: 1})})
+	r := &run{RunningJob: schemas.RunningJob{
+		Job: h.Get(schemas.HeaderJob), Tenant: h.Get(schemas.HeaderTenant), Attempt: 1, Model: flow.Model, Backend: h.Get(schemas.HeaderBackend),
+	}}
+	n.mu.Lock()
+	n.runs = append(n.runs, r)
+	seq := n.state.Seq + 1
+	n.mu.Unlock()
+	_ = n.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Reply: to, Data: encode(schemas.OfferAnswer{Accepted: true, Seq: seq})})
 	n.ends.Go(func() {
 		claim, err := sub.NextMsg(5 * time.Second)
-		if err != nil {
-			return
-		}
 		n.mu.Lock()
-		n.runs = append(n.runs, run{schemas.RunningJob{
-			Job: h.Get(schemas.HeaderJob), Tenant: h.Get(schemas.HeaderTenant), Attempt: 1, Model: flow.Model, Backend: h.Get(schemas.HeaderBackend),
-		}, string(claim.Data)})
+		if err == nil {
+			r.ack = string(claim.Data)
+		} else {
+			n.runs = slices.DeleteFunc(n.runs, func(other *run) bool { return other == r })
+		}
 		n.mu.Unlock()
 		n.report()
 	})
@@ -327,12 +333,13 @@ func (n *fakeNode) accept(m *nats.Msg) {
 // finish ends the oldest job of a node well; false where it has none.
 func (n *fakeNode) finish(tokens int64) bool {
 	n.mu.Lock()
-	if len(n.runs) == 0 {
+	i := slices.IndexFunc(n.runs, func(r *run) bool { return r.ack != "" })
+	if i < 0 {
 		n.mu.Unlock()
 		return false
 	}
-	r := n.runs[0]
-	n.runs = n.runs[1:]
+	r := n.runs[i]
+	n.runs = slices.Delete(n.runs, i, i+1)
 	n.mu.Unlock()
 	if _, err := n.nc.Request(r.ack, []byte("+ACK"), patience); err != nil {
 		return false
