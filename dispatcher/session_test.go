@@ -11,7 +11,7 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// A pair is two nodes with two slots each for the model m, in memory. The dispatcher
+// A pair is two nodes with two slots or so each for the model m, in memory. The dispatcher
 // gives the less busy one the next job, and a where both are.
 type pair struct {
 	*system
@@ -22,8 +22,16 @@ type pair struct {
 
 func newPair(t *testing.T, cfg Config) *pair {
 	t.Helper()
+	return newPairOf(t, cfg, 2)
+}
+
+func newPairOf(t *testing.T, cfg Config, slots int) *pair {
+	t.Helper()
 	s := newSystem(t)
-	p := &pair{system: s, a: s.node("a", nil, "m"), b: s.node("b", nil, "m"), at: map[string]*fakeNode{}, runs: map[string]run{}}
+	backend := schemas.Backend{Name: "sim", Kind: "sim", Healthy: true, Models: []schemas.Model{
+		{Name: "m", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: slots},
+	}}
+	p := &pair{system: s, a: s.nodeWith("a", nil, backend), b: s.nodeWith("b", nil, backend), at: map[string]*fakeNode{}, runs: map[string]run{}}
 	s.dispatch(cfg)
 	return p
 }
@@ -110,11 +118,7 @@ func TestPrompts(t *testing.T) {
 func TestSessionsKeepTheReserve(t *testing.T) {
 	policy := placement.DefaultPolicy()
 	policy.InteractiveReserve = 1
-	p := newPair(t, Config{Policy: policy})
-	for _, n := range []*fakeNode{p.a, p.b} {
-		n.state.Backends[0].Models[0].Slots = 4
-		n.report()
-	}
+	p := newPairOf(t, Config{Policy: policy}, 4)
 	const batch = "vj.v1.jobs.default.batch.m"
 	p.wants(p.a, "vj.v1.jobs.default.interactive.m", "i1", "hi")
 	p.end("i1")
