@@ -236,7 +236,7 @@ func (h *health) serve(ctx context.Context, ready func() error) error {
 // date until ctx ends.
 func (h *health) dashboard(nc *nats.Conn, cfg *Config, log *slog.Logger) (run func(ctx context.Context) error, err error) {
 	if h.listener == nil {
-		return func(context.Context) error { return nil }, nil
+		return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil // who runs it ends with it
 	}
 	weights := make(map[string]float64, len(cfg.Tenants))
 	for name, t := range cfg.Tenants {
