@@ -135,7 +135,7 @@ func (p *Permissions) dispatcher(tenants []string) {
 // look is what a dispatcher's dashboard needs beside: it asks whichever dispatcher leads,
 // which may be in another process.
 func (p *Permissions) look() {
-	for _, verb := range []string{"list", "jobs", "why", "pause", "resume"} {
+	for _, verb := range []string{"list", "jobs", "pause", "resume"} {
 		p.publish(schemas.APISubject("*", verb))
 	}
 	p.answer(nil, RoleDispatcher)
