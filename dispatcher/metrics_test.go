@@ -145,3 +145,28 @@ func TestBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestOldest: the first job that waits came after the one that was fetched last, and after
+// nothing waited.
+func TestOldest(t *testing.T) {
+	fleet := newFleet()
+	at := func(s int) time.Time { return fleet.began.Add(time.Duration(s) * time.Second) }
+	f := &flow{Flow: fleet.place.Flow(schemas.Flow{Tenant: "t", Class: schemas.Normal, Model: "m"}, 1), fleet: fleet}
+	want := func(now int, want time.Duration) {
+		t.Helper()
+		if got := f.oldest(at(now)); got != want {
+			t.Errorf("at %d s: %s, want %s", now, got, want)
+		}
+	}
+	want(1, 0)
+	f.arrived(at(1))
+	f.arrived(at(4))
+	want(5, 4*time.Second)
+	f.next = at(3)
+	want(5, 2*time.Second)
+	f.wait(0, at(6))
+	want(7, 0)
+	f.arrived(at(10))
+	want(10, time.Millisecond)
+	want(12, 2*time.Second)
+}
