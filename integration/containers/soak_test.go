@@ -228,6 +228,11 @@ func TestSoak(t *testing.T) {
 	}
 	if !maps.Equal(after, before) {
 		left = append(left, fmt.Sprintf("consumers: %s; before: %s", after, before))
+		for stream, n := range after {
+			if n != before[stream] {
+				s.describe(stream)
+			}
+		}
 	}
 	if len(left) > 0 {
 		t.Errorf("left over: %s", strings.Join(left, ", "))
@@ -247,10 +252,28 @@ func TestSoak(t *testing.T) {
 		gaugeHead, strings.Join(rows, "\n")))
 }
 
+// describe says which consumers a stream has.
+func (s *site) describe(stream string) {
+	s.Helper()
+	st, err := s.js.Stream(s.Context(), stream)
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	list := st.ListConsumers(s.Context())
+	for c := range list.Info() {
+		s.Logf("%s has %+v", stream, *c)
+	}
+	if err := list.Err(); err != nil {
+		s.Error(err)
+	}
+}
+
 // settle waits until what the jobs took is given back, connections that idle as well,
-// and returns how many consumers there are then.
+// and returns how many consumers there are then. A cluster that could not agree to remove
+// one that nobody reads tries again after 30 s, and then at ever longer intervals.
 func (s *site) settle(gauges []*gauge, before consumers) (now consumers) {
-	for end := time.Now().Add(3 * patience); time.Now().Before(end); time.Sleep(time.Second) {
+	for end := time.Now().Add(6 * patience); time.Now().Before(end); time.Sleep(time.Second) {
 		now = s.consumers()
 		if maps.Equal(now, before) && !slices.ContainsFunc(gauges, func(g *gauge) bool { return g.box != s.client && !g.settled() }) {
 			break
