@@ -37,7 +37,7 @@ run: build ## start everything on this machine, submit a job, print its tokens
 	$(BIN)/vramjet up --nats 127.0.0.1:0 --http 127.0.0.1:0 --data "$$dir" --log-level warn --try "Once upon a time" $(ARGS)
 
 build: ## build the binary into .bin/
-	@go build -trimpath -o $(BIN)/vramjet ./cmd/vramjet
+	@go build -o $(BIN)/vramjet ./cmd/vramjet
 
 test: ## unit and integration tests, with the race detector
 	go test $(TESTARGS) $$(go list ./... | grep -v '/integration')

@@ -170,12 +170,14 @@ func unquoted(message string) string {
 
 // readComplaint reads an error's body: an object with "error" as an object, a
 // string, or a string that holds such an object again; an object that is the
-// error itself; plain text; nothing.
+// error itself; a page of HTML; plain text; nothing.
 func readComplaint(status int, body []byte) complaint {
 	c := complaint{status: status}
 	body = bytes.TrimSpace(body)
 	fields := errorFields(body, 3)
-	if fields == nil {
+	if text, ok := pageText(body); ok {
+		c.message = text
+	} else if fields == nil {
 		c.message = string(body)
 	} else {
 		c.message = firstText(fields, "message", "Message", "error", "detail", "msg")
