@@ -132,7 +132,6 @@ func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas
 func work(ctx context.Context, cfg *Config, backends *backendFinder, metrics prometheus.Registerer, drain time.Duration) error {
 	devices := gpu.Open(backends.log) //nolint:contextcheck // what it starts ends with Close
 	defer devices.Close()
-	backends.log.Info("devices", "source", devices.Source())
 	w, err := worker.New(backends.nc, worker.Config{
 		Node: cfg.Node, Version: version, GPU: devices, Models: cfg.models(), MaxBody: cfg.MaxBody.amount().Bytes, Drain: drain, Logger: backends.log,
 	})
