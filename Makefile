@@ -75,8 +75,9 @@ bench: ## raw NATS limits, and vramjet beside them in the same run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 900s ./integration
 
 benchmarks: build ## measure vramjet beside NATS on this machine, which nothing else should use, and write docs/benchmarks.md
-	$(BIN)/vramjet bench --json $(ARGS) >$(BIN)/benchmarks.json
-	go test -count=1 -run '^TestBenchPage$$' ./cmd/vramjet -results $(abspath $(BIN))/benchmarks.json
+	$(BIN)/vramjet bench --json $(ARGS) >$(BIN)/always.json
+	$(BIN)/vramjet bench --json --durability interval $(ARGS) >$(BIN)/interval.json
+	go test -count=1 -run '^TestBenchPage$$' ./cmd/vramjet -results $(abspath $(BIN))/always.json,$(abspath $(BIN))/interval.json
 
 reliability: ## run the whole crash matrix in containers, and write docs/reliability.md
 	go test -count=1 -v -timeout 6h -run '^TestCrashMatrix$$' ./integration/containers -full -rate $(RATE) -repeat $(REPEAT)

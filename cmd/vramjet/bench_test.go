@@ -123,7 +123,7 @@ func TestBenchDispatcher(t *testing.T) {
 	}
 }
 
-var results = flag.String("results", "", "write what vramjet bench --json printed to this file into docs/benchmarks.md")
+var results = flag.String("results", "", "write what vramjet bench --json printed to these files, separated by commas, into docs/benchmarks.md")
 
 // TestBenchPage: docs/benchmarks.md has the place for what make benchmarks measures, and
 // tells of each mode. With -results, it is filled.
@@ -143,20 +143,24 @@ func TestBenchPage(t *testing.T) {
 	if *results == "" {
 		return
 	}
-	printed, err := os.ReadFile(*results)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r bench.Report
-	if err := json.Unmarshal(printed, &r); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range r.Results {
-		if m.Failed != "" || r.Interrupted || len(r.Results) != len(bench.Modes) {
-			t.Fatalf("the results are not whole: %s %s", m.Mode, m.Failed)
+	measured := ""
+	for file := range strings.SplitSeq(*results, ",") {
+		printed, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
+		var r bench.Report
+		if err := json.Unmarshal(printed, &r); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range r.Results {
+			if m.Failed != "" || r.Interrupted || len(r.Results) != len(bench.Modes) {
+				t.Fatalf("the results are not whole: %s %s", m.Mode, m.Failed)
+			}
+		}
+		measured += benchMarkdown(&r)
 	}
-	text = before + begin + benchMarkdown(&r) + end + after
+	text = before + begin + measured + end + after
 	if err := os.WriteFile(filepath.Join(root, "docs", "benchmarks.md"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +169,7 @@ func TestBenchPage(t *testing.T) {
 // benchMarkdown is what was measured, as docs/benchmarks.md has it.
 func benchMarkdown(r *bench.Report) string {
 	var b strings.Builder
-	b.WriteString("\n| | |\n|---|---|\n")
+	fmt.Fprintf(&b, "\n### Sync %s\n\n| | |\n|---|---|\n", r.Durability.Sync)
 	for _, line := range benchHead(r) {
 		fmt.Fprintf(&b, "| %s | %s |\n", line[0], line[1])
 	}

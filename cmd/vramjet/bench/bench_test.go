@@ -179,7 +179,7 @@ func TestOwnServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Durability != (Durability{"unknown", "file", 1}) || r.Server != srv.ClientURL() || len(r.Results[1].Figures) != 1 || r.Results[2].Skipped == "" {
+	if r.Durability != (Durability{"unknown", "file", 1}) || r.Server != srv.ClientURL() || len(r.Results[1].Figures) != 2 || r.Results[2].Skipped == "" {
 		t.Errorf("got %+v", r)
 	}
 	for name := range js.StreamNames(t.Context()).Name() {

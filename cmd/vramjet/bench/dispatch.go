@@ -19,18 +19,21 @@ import (
 const outstanding = 512
 
 // dispatch measures jobs of one token, from their submission to their stored end, beside
-// the minimal path.
+// the minimal path. Their answers are not streamed, so that as much is stored of them.
 func dispatch(ctx context.Context, s *site, r *Result) error {
 	s.Progress("dispatch: the minimal path")
 	bound, err := s.minimalRate(ctx)
 	if err != nil {
 		return err
 	}
-	const model = "vramjet-bench-instant"
+	const inProcess, overHTTP = "vramjet-bench-in-process", "vramjet-bench-over-http"
 	if err := s.dispatch(ctx, nil); err != nil {
 		return err
 	}
-	if _, err := s.serve(ctx, sim.Model{Name: model, Slots: outstanding / 2, Tokens: 1}); err != nil {
+	if err := s.work(ctx, instant(inProcess), inProcess); err != nil {
+		return err
+	}
+	if _, err := s.serve(ctx, sim.Model{Name: overHTTP, Slots: outstanding / 2, Tokens: 1}); err != nil {
 		return err
 	}
 	ended, stop, err := s.readEnds(ctx)
@@ -38,20 +41,31 @@ func dispatch(ctx context.Context, s *site, r *Result) error {
 		return err
 	}
 	defer stop()
-	s.Progress("dispatch: jobs")
-	run, body := nuid.Next(), chat(1)
+	for _, of := range []struct{ what, model string }{
+		{"jobs answered in the worker", inProcess},
+		{"jobs answered by a model server over HTTP", overHTTP},
+	} {
+		s.Progress("dispatch: " + of.what)
+		rate, err := s.jobRate(ctx, of.model, ended)
+		if err != nil {
+			return err
+		}
+		r.add(of.what+", to their stored end", outstanding, rate, PerSecond).beside("the minimal path of the same NATS calls", bound)
+	}
+	return nil
+}
+
+// jobRate measures how many jobs of a model end in a second.
+func (s *site) jobRate(ctx context.Context, model string, ended <-chan struct{}) (float64, error) {
+	body := []byte(`{"messages":[{"role":"user","content":"Tell me a story that goes on for a while."}],"max_tokens":1}`)
+	run := nuid.Next()
 	var last atomic.Uint64
 	f := flow{inFlight: outstanding, time: s.Time, ended: ended, submit: func(ctx context.Context) error {
 		id := run + "-" + strconv.FormatUint(last.Add(1), 10)
 		_, err := s.client.Submit(ctx, client.Job{ID: id, Model: model, Body: body})
 		return err
 	}}
-	jobs, err := f.rate(ctx)
-	if err != nil {
-		return err
-	}
-	r.add("jobs, from submission to stored end", outstanding, jobs, PerSecond).beside("the minimal path of the same NATS calls", bound)
-	return nil
+	return f.rate(ctx)
 }
 
 // readEnds returns what has an element for each end that is stored from now on.

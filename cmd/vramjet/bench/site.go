@@ -187,9 +187,18 @@ func (s *site) serve(ctx context.Context, models ...sim.Model) (url string, err 
 	if err != nil {
 		return "", err
 	}
+	var names []string
+	for _, m := range models {
+		names = append(names, m.Name)
+	}
+	return url, s.work(ctx, provider, names...)
+}
+
+// work starts a worker for a provider, and runs a job of each model.
+func (s *site) work(ctx context.Context, provider providers.Provider, models ...string) error {
 	nc, err := s.connect(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	w, err := worker.New(nc, worker.Config{
 		Node: "bench-" + nuid.Next(), Logger: s.Logger,
@@ -199,17 +208,17 @@ func (s *site) serve(ctx context.Context, models ...sim.Model) (url string, err 
 		}},
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
 	s.part("worker", w.Run)
 	ctx, cancel := context.WithTimeout(ctx, setupWithin)
 	defer cancel()
 	for _, m := range models {
-		if err := s.warm(ctx, m.Name); err != nil {
-			return "", fmt.Errorf("run a first job of %s: %w", m.Name, err)
+		if err := s.warm(ctx, m); err != nil {
+			return fmt.Errorf("run a first job of %s: %w", m, err)
 		}
 	}
-	return url, nil
+	return nil
 }
 
 // warm runs a job of a model.

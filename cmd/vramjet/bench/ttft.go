@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/providers/sim"
@@ -32,7 +33,8 @@ func paced(streams int) time.Duration {
 func pacedModel(streams int) string { return "vramjet-bench-paced-" + strconv.Itoa(streams) }
 
 // firstToken measures how much later the first token comes than it would by a call of
-// the model server, beside a request and its reply over NATS.
+// the model server, beside a request and its reply over NATS, and a publish to a stream, as
+// many in a second.
 func firstToken(ctx context.Context, s *site, r *Result) error {
 	if err := s.dispatch(ctx, nil); err != nil {
 		return err
@@ -48,6 +50,9 @@ func firstToken(ctx context.Context, s *site, r *Result) error {
 	if err := s.echo(ctx); err != nil {
 		return err
 	}
+	if err := s.stream(ctx, jetstream.StreamConfig{Name: rawJobs, Subjects: []string{rawJob}, Retention: jetstream.WorkQueuePolicy}); err != nil {
+		return err
+	}
 	web := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: atOnce[len(atOnce)-1]}}
 	defer web.CloseIdleConnections()
 	for _, n := range atOnce {
@@ -60,9 +65,14 @@ func firstToken(ctx context.Context, s *site, r *Result) error {
 
 // firstTokens measures so many streams at a time.
 func (s *site) firstTokens(ctx context.Context, r *Result, streams int, web *http.Client, url string) error {
-	l := load{inFlight: streams, time: s.Time, spread: answerTokens * paced(streams)}
+	answer := answerTokens * paced(streams)
+	l := load{inFlight: streams, time: s.Time, spread: answer}
 	s.Progress(fmt.Sprintf("ttft: NATS alone, %d in flight", streams))
-	raw, err := load{inFlight: streams, time: s.Time}.run(ctx, timed(s.ask))
+	asked, err := l.run(ctx, rested(answer, timed(s.ask)))
+	if err != nil {
+		return err
+	}
+	stored, err := l.run(ctx, rested(answer, timed(s.store)))
 	if err != nil {
 		return err
 	}
@@ -91,9 +101,21 @@ func (s *site) firstTokens(ctx context.Context, r *Result, streams int, web *htt
 		name := fmt.Sprintf(", p%.0f", p)
 		r.add("first token by a direct call"+name, streams, millis(direct.at(p)), Milliseconds)
 		r.add("first token"+name, streams, millis(queued.at(p)), Milliseconds)
-		r.add("added"+name, streams, millis(queued.at(p)-direct.at(p)), Milliseconds).beside("request and reply"+name, millis(raw.at(p)))
+		r.add("added"+name, streams, millis(queued.at(p)-direct.at(p)), Milliseconds).beside("request and reply"+name, millis(asked.at(p)))
+		r.add("a publish to a stream"+name, streams, millis(stored.at(p)), Milliseconds)
 	}
 	return nil
+}
+
+// rested makes a call, and then rests for as long as an answer takes.
+func rested(d time.Duration, call func(context.Context) (time.Duration, error)) func(context.Context) (time.Duration, error) {
+	return func(ctx context.Context) (time.Duration, error) {
+		took, err := call(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return took, pause(ctx, d)
+	}
 }
 
 // callDirect calls the model server, reads the answer to its end, and returns how long the
@@ -139,5 +161,11 @@ func (s *site) echo(ctx context.Context) error {
 // ask makes a request of the size of a job.
 func (s *site) ask(ctx context.Context) error {
 	_, err := s.nc.RequestWithContext(ctx, echoSubject, chat(answerTokens))
+	return err
+}
+
+// store publishes a message of the size of a job to a stream.
+func (s *site) store(ctx context.Context) error {
+	_, err := s.js.Publish(ctx, rawJob, chat(answerTokens))
 	return err
 }
