@@ -28,6 +28,7 @@ func pageText(body []byte) (string, bool) {
 			inside = string(name)
 		case html.EndTagToken:
 			inside = ""
+		case html.SelfClosingTagToken, html.CommentToken, html.DoctypeToken:
 		case html.TextToken:
 			text := strings.Fields(string(tokens.Text()))
 			switch inside {
