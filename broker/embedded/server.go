@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -61,9 +62,13 @@ type Config struct {
 
 // A Server is a NATS server that runs.
 type Server struct {
-	server *server.Server
-	url    string
-	lock   *dirLock
+	opts *server.Options
+	log  *slog.Logger
+	url  string
+	lock *dirLock
+
+	mu     sync.Mutex
+	server *server.Server // another one once Heal has started it again
 }
 
 // Start starts a server and returns when it takes connections. It returns an
@@ -82,9 +87,10 @@ func Start(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the embedded NATS server: %w", err), lock.Close())
 	}
-	srv := &Server{server: s, lock: lock}
-	if !opts.DontListen {
+	srv := &Server{opts: opts, log: log, server: s, lock: lock}
+	if addr, ok := s.Addr().(*net.TCPAddr); ok && !opts.DontListen {
 		srv.url = s.ClientURL()
+		opts.Port = addr.Port // also when it is started again
 	}
 	return srv, nil
 }
@@ -93,7 +99,7 @@ func start(opts *server.Options, log *slog.Logger) (*server.Server, error) {
 	if err := checkPort(opts); err != nil {
 		return nil, err
 	}
-	s, err := server.NewServer(opts)
+	s, err := server.NewServer(opts.Clone())
 	if err != nil {
 		return nil, err
 	}
@@ -162,12 +168,24 @@ func checkPort(opts *server.Options) error {
 func (s *Server) ClientURL() string { return s.url }
 
 // InProcess returns how to connect from within this process, without a socket.
-func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
+func (s *Server) InProcess() nats.InProcessConnProvider { return s }
+
+// InProcessConn connects to the server: see InProcess.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	return s.current().InProcessConn() //nolint:wrapcheck // nats.go's own interface
+}
+
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
+}
 
 // Shutdown stops the server and waits until it has stopped and has given its
-// directory back. It may be called again.
+// directory back. It may be called again, and not while Heal runs.
 func (s *Server) Shutdown() {
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	now := s.current()
+	now.Shutdown()
+	now.WaitForShutdown()
 	_ = s.lock.Close() // the lock ends with the file, whatever Close says
 }
