@@ -175,7 +175,12 @@ func runPage(t *testing.T, blocks []docBlock) {
 	}
 	term := &terminal{TB: t, dir: dir, elsewhere: strings.NewReplacer(append(ports, "10.0.0.1:4222", ports[1], "/var/lib/nats", filepath.Join(dir, "nats"))...)}
 	server := "nats://" + ports[1]
-	term.env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir,
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "MAKE") && !strings.HasPrefix(e, "MFLAGS=") { // of the make that runs the tests
+			term.env = append(term.env, e)
+		}
+	}
+	term.env = append(term.env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir,
 		"VRAMJET_SERVER="+server, "NATS_URL="+server)
 	for _, name := range []string{"GOMODCACHE", "GOCACHE", "GOPROXY", "GOFLAGS"} { // they follow HOME
 		out, err := exec.Command("go", "env", name).Output()
