@@ -42,7 +42,7 @@ func (s *Server) Heal(ctx context.Context) {
 		if tryDisk(s.opts.StoreDir) != nil {
 			continue
 		}
-		err := s.restart()
+		err := s.restart() //nolint:contextcheck // a port is tried at once or not at all
 		if down = err != nil; down {
 			s.log.Error("NATS did not start again", "err", err)
 			continue
@@ -80,7 +80,7 @@ func tryDisk(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("try the disk: %w", err)
 	}
-	defer os.Remove(file.Name()) //nolint:errcheck // the next try makes it anew
+	defer os.Remove(file.Name()) // if that fails, the next try makes it anew
 	_, err = file.Write(make([]byte, healRoom))
 	if err == nil {
 		err = file.Sync()
@@ -101,6 +101,11 @@ type recorder struct {
 	body   bytes.Buffer
 }
 
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
+// Header returns the headers.
+func (r *recorder) Header() http.Header { return r.header }
+
+// WriteHeader keeps the status.
+func (r *recorder) WriteHeader(status int) { r.status = status }
+
+// Write keeps a part of the body.
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
