@@ -86,6 +86,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	var group errgroup.Group
 	group.Go(func() error { defer stop(); return watch(ctx) })
 	group.Go(func() error { defer stop(); return h.serve(ctx, connected(nc)) })
+	group.Go(func() error { srv.Heal(life); return nil })
 	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h.metrics) })
 	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h.metrics, c.Drain) })
 	group.Go(func() error {
