@@ -63,7 +63,7 @@ func submitError(subject string, err error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("submit: %w: no stream takes jobs on %s (is a dispatcher set up on this server and account?)", ErrNoVramjet, subject)
+		return fmt.Errorf("submit: %w: no stream takes jobs on %s (is a dispatcher set up on this server and account, and is NATS well, as its /healthz tells?)", ErrNoVramjet, subject)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("submit on %s: the queue did not answer: %w (NATS elects a leader, or cannot write to its disk, which its /healthz tells; to submit again with the same ID is safe)", subject, err)
 	case !errors.As(err, &api):

@@ -51,11 +51,13 @@ func (s *Server) Heal(ctx context.Context) {
 	}
 }
 
-// cannotWrite reports whether a write failed, and which.
+// cannotWrite reports whether a write failed, and which. NATS then writes no more to what
+// it was for, or, where that was its own, has no JetStream any more.
 func (s *Server) cannotWrite() (why string, ill bool) {
-	answer := &recorder{header: http.Header{}}
-	s.current().HandleHealthz(answer, &http.Request{URL: &url.URL{}})
-	return answer.body.String(), answer.status >= http.StatusBadRequest && bytes.Contains(answer.body.Bytes(), []byte("write error"))
+	now, answer := s.current(), &recorder{header: http.Header{}}
+	now.HandleHealthz(answer, &http.Request{URL: &url.URL{}})
+	said := answer.body.Bytes()
+	return string(said), !now.JetStreamEnabled() || answer.status >= http.StatusBadRequest && bytes.Contains(said, []byte("write error"))
 }
 
 // restart stops the server and starts it again on the same port. Where that fails it stays

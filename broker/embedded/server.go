@@ -27,6 +27,7 @@ const (
 	pingInterval      = 5 * time.Second
 	pingsOut          = 2
 	startTimeout      = 30 * time.Second // a large store takes its time
+	startLook         = 100 * time.Millisecond
 )
 
 // Config tunes a server. All but Dir may be left zero.
@@ -106,24 +107,32 @@ func start(opts *server.Options, log *slog.Logger) (*server.Server, error) {
 	fatal := make(chan string, 1)
 	s.SetLoggerV2(&logger{log: log, fatal: fatal}, false, false, false)
 	go s.Start() // returns once it has started
-	ready := s.ReadyForConnections(startTimeout)
-	select {
-	case text := <-fatal:
-		err = errors.New(text)
-	default:
-		switch {
-		case !ready:
-			err = fmt.Errorf("it is not ready after %s", startTimeout)
-		case !s.JetStreamEnabled():
-			err = errors.New("JetStream did not start: see the log")
-		}
-	}
-	if err != nil {
+	if err := awaitStart(s, fatal); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
 		return nil, err
 	}
 	return s, nil
+}
+
+// awaitStart waits until a server that starts takes connections, or says why it will not.
+func awaitStart(s *server.Server, fatal <-chan string) error {
+	for began := time.Now(); ; {
+		ready := s.ReadyForConnections(startLook)
+		select {
+		case text := <-fatal:
+			return errors.New(text)
+		default:
+		}
+		switch {
+		case ready && s.JetStreamEnabled():
+			return nil
+		case ready:
+			return errors.New("JetStream did not start: see the log")
+		case time.Since(began) > startTimeout:
+			return fmt.Errorf("it is not ready after %s", startTimeout)
+		}
+	}
 }
 
 func options(cfg Config) *server.Options {

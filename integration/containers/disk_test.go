@@ -20,6 +20,9 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
+// largePrompt fills a disk faster than others do, and still fits what the model takes.
+var largePrompt = strings.Repeat("x", 1<<14)
+
 // newSmallSite starts one NATS server that stores on a disk of 32 MiB, with a dispatcher
 // and a worker. disk is a container that has the same disk.
 func newSmallSite(t *testing.T, jetstreamConfig string) (s *site, disk *box) {
@@ -91,7 +94,7 @@ func (s *site) ended(ids []string) {
 		if e.kind == schemas.EventEnd {
 			ends[e.job]++
 			if e.status != schemas.StatusOK {
-				s.Errorf("job %s ended %s", e.job, e.status)
+				s.Errorf("job %s ended %s in attempt %d: %s", e.job, e.status, e.attempt, e.why)
 			}
 		}
 	}
@@ -116,7 +119,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	var refused error
 	within(t, patience, "a job is refused", func() bool {
-		more, err := s.submitted(1, strings.Repeat("x", 1<<16))
+		more, err := s.submitted(1, largePrompt)
 		ids, refused = append(ids, more...), err
 		return err != nil
 	})
@@ -198,7 +201,7 @@ func TestStoreFull(t *testing.T) {
 	t.Logf("the filler was refused with: %v", err)
 	var refused error
 	within(t, patience, "a job is refused", func() bool {
-		more, err := s.submitted(1, strings.Repeat("x", 1<<16))
+		more, err := s.submitted(1, largePrompt)
 		ids, refused = append(ids, more...), err
 		return err != nil
 	})

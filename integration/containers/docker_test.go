@@ -20,11 +20,12 @@ import (
 	"github.com/testcontainers/testcontainers-go/network"
 )
 
-// The images that the tests build: vramjet's own around nothing at all, and one of all
-// that stands around it. docker/local.yaml names them too.
+// The images that the tests build: vramjet's own around nothing at all, one of all that
+// stands around it, and the same with a shell, which compose.yaml needs of NATS.
 const (
 	imageVramjet = "vramjet-test/vramjet"
 	imageTools   = "vramjet-test/tools"
+	imageNATS    = "vramjet-test/nats"
 )
 
 const root = "../.."
@@ -65,7 +66,7 @@ var buildOnce = sync.OnceValue(func() error {
 		binaries         map[string]string // packages by the names of what is built of them
 	}{
 		{imageVramjet, root + "/Dockerfile", map[string]string{"vramjet": "github.com/vramjet/vramjet/cmd/vramjet"}},
-		{imageTools, "testdata/Dockerfile", map[string]string{
+		{imageTools, "testdata/tools.Dockerfile", map[string]string{
 			"nats-server": "github.com/nats-io/nats-server/v2",
 			"actor":       "github.com/vramjet/vramjet/integration/containers/actor",
 			"vramjet":     "github.com/vramjet/vramjet/cmd/vramjet",
@@ -79,22 +80,34 @@ var buildOnce = sync.OnceValue(func() error {
 				return fmt.Errorf("build %s: %w\n%s", name, err, out)
 			}
 		}
-		text, err := os.ReadFile(image.dockerfile)
-		if err != nil {
+		if err := buildImage(d, image.name, image.dockerfile, from); err != nil {
 			return err
-		}
-		if err := os.WriteFile(filepath.Join(from, "Dockerfile"), text, 0o644); err != nil {
-			return err
-		}
-		base := "scratch"
-		if _, err := d.BuildImage(context.Background(), &testcontainers.ContainerRequest{FromDockerfile: testcontainers.FromDockerfile{
-			Context: from, Repo: image.name, Tag: "latest", BuildArgs: map[string]*string{"BASE": &base}, KeepImage: true,
-		}}); err != nil {
-			return fmt.Errorf("build the image %s: %w", image.name, err)
 		}
 	}
 	return nil
 })
+
+// buildImage builds an image of the files in a directory.
+func buildImage(d *testcontainers.DockerProvider, name, dockerfile, from string) error {
+	if err := copyFile(dockerfile, filepath.Join(from, "Dockerfile"), 0o644); err != nil {
+		return err
+	}
+	base := "scratch"
+	if _, err := d.BuildImage(context.Background(), &testcontainers.ContainerRequest{FromDockerfile: testcontainers.FromDockerfile{
+		Context: from, Repo: name, Tag: "latest", BuildArgs: map[string]*string{"BASE": &base}, KeepImage: true,
+	}}); err != nil {
+		return fmt.Errorf("build the image %s: %w", name, err)
+	}
+	return nil
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, mode)
+}
 
 // images builds the images, once.
 func images(tb testing.TB) {
