@@ -1,6 +1,11 @@
 package client
 
-import "github.com/vramjet/vramjet/schemas"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/vramjet/vramjet/schemas"
+)
 
 // A step is what becomes of an event.
 type step int
@@ -62,4 +67,44 @@ func (o *order) take(e *Event) (restarted bool) {
 	o.next = e.Seq + 1
 	o.began = true
 	return restarted
+}
+
+// aheadMost is how many stored events are held back for one that belongs before them.
+// NATS keeps the order of what comes by one connection. While a server ends, some of a
+// node's events are on their way through it when the next ones come by another.
+const aheadMost = 64
+
+// ahead holds stored events of one attempt back whose turn has not come, in their order.
+type ahead []Event
+
+// add takes an event in. An attempt that is over counts no more.
+func (a *ahead) add(e *Event) {
+	switch {
+	case len(*a) == 0 || (*a)[0].Attempt == e.Attempt:
+	case (*a)[0].Attempt > e.Attempt:
+		return
+	default:
+		*a = nil
+	}
+	at, found := slices.BinarySearchFunc(*a, e.Seq, func(h Event, seq uint64) int { return cmp.Compare(h.Seq, seq) })
+	if !found {
+		*a = slices.Insert(*a, at, *e)
+	}
+}
+
+// next takes the event whose turn it is by o: the one before it has come, or will not any
+// more, as the end has, or enough others have.
+func (a *ahead) next(o *order) (e Event, ok bool) {
+	for len(*a) > 0 {
+		last := &(*a)[len(*a)-1]
+		step := o.look(&(*a)[0])
+		if step == lost && last.Kind != schemas.EventEnd && len(*a) <= aheadMost {
+			return Event{}, false
+		}
+		e, *a = (*a)[0], (*a)[1:]
+		if step != drop {
+			return e, true
+		}
+	}
+	return Event{}, false
 }

@@ -23,14 +23,16 @@ func (c *Client) Resume(ctx context.Context, jobID string, fromStreamSeq uint64)
 	if !schemas.ValidToken(jobID) {
 		return nil, fmt.Errorf("resume: %w: %q is no job id", ErrNotFound, jobID)
 	}
-	r, err := c.replay(ctx, jobID, fromStreamSeq)
+	s := &Stream{client: c, ticket: Ticket{ID: jobID}, stored: true, onStore: true, order: order{open: fromStreamSeq > 0}}
+	if fromStreamSeq > 0 {
+		s.had = fromStreamSeq - 1 // it tells what is next
+	}
+	r, err := c.replay(ctx, jobID, s.had)
 	if err != nil {
 		return nil, err
 	}
-	return &Stream{
-		client: c, ticket: Ticket{ID: jobID}, src: r, stored: true, onStore: true,
-		order: order{open: fromStreamSeq > 0},
-	}, nil
+	s.src = r
+	return s, nil
 }
 
 // Result returns how a job ended that was submitted without a reply subject, and

@@ -23,6 +23,8 @@ type Stream struct {
 	onStore bool // src reads the store
 	stored  bool // the events are stored
 	order   order
+	had     uint64 // where the event is stored that the reader had last; 0: nowhere
+	ahead   ahead  // from the store: what comes too early there
 	held    *Event // goes out next
 	end     *Event
 	doubted bool // the job seemed to be over, and its end was not here
@@ -51,35 +53,50 @@ func (s *Stream) Next(ctx context.Context) (Event, error) {
 			return e, nil
 		case s.end != nil:
 			return Event{}, s.verdict()
-		case s.lost:
-			return Event{}, fmt.Errorf("job %s: %w", s.ID(), ErrLost)
-		case s.src == nil:
-			return Event{}, errors.New("the stream is closed")
 		}
-		e, err := s.src.next(ctx)
-		if errors.Is(err, errBehind) {
-			if err := s.recheck(ctx, err); err != nil {
+		e, ok := s.ahead.next(&s.order)
+		if !ok {
+			var err error
+			if e, ok, err = s.read(ctx); err != nil {
 				return Event{}, err
 			}
-			continue
 		}
-		if err != nil {
-			return Event{}, fmt.Errorf("job %s: %w", s.ID(), err)
+		if ok {
+			return s.take(&e), nil
 		}
-		s.doubted = false
-		switch s.order.look(&e) {
-		case drop:
-			continue
-		case lost:
-			if s.stored && !s.onStore {
-				if err := s.reread(ctx); err != nil {
-					return Event{}, err
-				}
-				continue
-			}
-		case fresh:
-		}
-		return s.take(&e), nil
+	}
+}
+
+// read reads an event from the source. It reports false where the reader does not get it,
+// or not now.
+func (s *Stream) read(ctx context.Context) (Event, bool, error) {
+	switch {
+	case s.lost:
+		return Event{}, false, fmt.Errorf("job %s: %w", s.ID(), ErrLost)
+	case s.src == nil:
+		return Event{}, false, errors.New("the stream is closed")
+	}
+	e, err := s.src.next(ctx)
+	if errors.Is(err, errBehind) {
+		return Event{}, false, s.recheck(ctx, err)
+	}
+	if err != nil {
+		return Event{}, false, fmt.Errorf("job %s: %w", s.ID(), err)
+	}
+	s.doubted = false
+	if s.had > 0 && e.Stored == s.had && !s.order.began {
+		s.take(&e)
+		return Event{}, false, nil
+	}
+	step := s.order.look(&e)
+	switch {
+	case step == lost && s.onStore:
+		s.ahead.add(&e)
+		return Event{}, false, nil
+	case step == lost && s.stored:
+		return Event{}, false, s.reread(ctx)
+	default:
+		return e, step != drop, nil
 	}
 }
 

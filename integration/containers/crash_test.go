@@ -148,7 +148,7 @@ func (s *site) crash(p part, f fault, w *wire) *cell {
 // check fails where a cell breaks a promise.
 func (c *cell) check(tb testing.TB) {
 	tb.Helper()
-	if c.Lost+c.Twice+c.Failed+c.Reorder > 0 {
+	if c.Lost+c.Twice+c.Failed+c.Misread > 0 {
 		tb.Errorf("%s %s: %+v", c.part, c.fault, c.tally)
 	}
 	if p99 := quantile(c.recovered, 0.99); c.limit > 0 && p99 > c.limit {
@@ -166,14 +166,15 @@ func (c *cell) add(more *cell) {
 	c.Again += more.Again
 	c.Gaps += more.Gaps
 	c.Reorder += more.Reorder
+	c.Misread += more.Misread
 }
 
 func (c *cell) String() string {
 	return fmt.Sprintf("%s %s: %+v, %d recovered after %s and %s at p99", c.part, c.fault, c.tally, len(c.recovered), quantile(c.recovered, 0.5), quantile(c.recovered, 0.99))
 }
 
-const cellHead = `| what | and how | jobs | lost | ended twice | ended with an error | end repeated | run again | chunks missing | recovered, p50 | p99 | limit |
-|---|---|---|---|---|---|---|---|---|---|---|---|`
+const cellHead = `| what | and how | jobs | lost | ended twice | ended with an error | end repeated | run again | chunks missing | out of order | misread | recovered, p50 | p99 | limit |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|`
 
 // row is the cell as a line of the table.
 func (c *cell) row() string {
@@ -181,7 +182,7 @@ func (c *cell) row() string {
 	if len(c.recovered) > 0 && c.part != "client" {
 		p50, p99, limit = short(quantile(c.recovered, 0.5)), short(quantile(c.recovered, 0.99)), short(c.limit)
 	}
-	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d | %d | %s | %s | %s |", c.part, c.fault, c.Jobs, c.Lost, c.Twice, c.Failed, c.Echoes, c.Again, c.Gaps, p50, p99, limit)
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s | %s | %s |", c.part, c.fault, c.Jobs, c.Lost, c.Twice, c.Failed, c.Echoes, c.Again, c.Gaps, c.Reorder, c.Misread, p50, p99, limit)
 }
 
 // quantile returns a quantile of some durations, 0 of none.

@@ -176,7 +176,7 @@ func TestOneDiskFull(t *testing.T) {
 	seen := s.observe(from, w)
 	got, stall := seen.count(), seen.stall(filled, over)
 	t.Logf("%+v, and no job began for %s", got, short(stall))
-	if got.Lost+got.Twice+got.Failed+got.Reorder > 0 || stall > frozenLimit {
+	if got.Lost+got.Twice+got.Failed+got.Misread > 0 || stall > frozenLimit {
 		t.Errorf("%+v, and no job began for %s", got, short(stall))
 	}
 }

@@ -116,6 +116,7 @@ type window struct {
 	acked        []string
 	stored, seen []event  // in VJ_RESULTS, and on the wire
 	runs         []string // the jobs that model servers began with
+	misread      int      // as in a tally
 }
 
 // A tally is what a window comes to.
@@ -129,6 +130,7 @@ type tally struct {
 	Again   int // runs at model servers beyond one for each job
 	Gaps    int // chunks that neither came by nor are stored
 	Reorder int // chunks out of order, or twice, in what is stored
+	Misread int // jobs of which a reader does not get what is stored, in order and each chunk once
 }
 
 // count counts.
@@ -136,22 +138,19 @@ func (w window) count() (t tally) {
 	t.Jobs = w.accepted
 	ends := map[string]int{}
 	chunks := events{}
-	last := map[string]int{}
 	for _, e := range w.stored {
-		key := fmt.Sprint(e.job, " ", e.attempt)
 		if e.kind == schemas.EventEnd {
 			ends[e.job]++
 			if e.status != schemas.StatusOK {
 				t.Failed++
 			}
-		} else {
-			if n, ok := last[key]; ok && e.seq <= n {
-				t.Reorder++
-			}
-			last[key] = e.seq
 		}
-		chunks.add(key, e)
+		chunks.add(fmt.Sprint(e.job, " ", e.attempt), e)
 	}
+	for _, late := range w.disorder() {
+		t.Reorder += len(late)
+	}
+	t.Misread = w.misread
 	echoes := map[string]int{}
 	for _, e := range w.seen {
 		if e.kind == schemas.EventEnd {
@@ -209,6 +208,61 @@ func (w window) failures() (all []string) {
 		}
 	}
 	return all
+}
+
+// disorder lists the stored chunks, by their jobs, that come after later ones, or again.
+func (w window) disorder() map[string][]event {
+	all, last := map[string][]event{}, map[string]int{}
+	for _, e := range w.stored {
+		if e.kind == schemas.EventEnd {
+			continue
+		}
+		key := fmt.Sprint(e.job, " ", e.attempt)
+		if n, ok := last[key]; ok && e.seq <= n {
+			all[e.job] = append(all[e.job], e)
+		}
+		last[key] = e.seq
+	}
+	return all
+}
+
+// misread reads the jobs whose chunks are stored out of order, as any client does, and
+// counts those of which it does not get what is stored, each chunk once and in order.
+func (s *site) misread(w window) (n int) {
+	s.Helper()
+	for job, chunks := range w.disorder() {
+		stored := events{}
+		highest := 0
+		for _, e := range w.stored {
+			if e.job == job {
+				highest = max(highest, e.attempt)
+				stored.add(fmt.Sprint(e.attempt), e)
+			}
+		}
+		var want, got []int
+		for seq, chunk := range stored[fmt.Sprint(highest)] {
+			if chunk {
+				want = append(want, seq)
+			}
+		}
+		slices.Sort(want)
+		stream, err := s.api.Resume(s.Context(), job, 0)
+		if err != nil {
+			s.Fatal(err)
+		}
+		for e, err := range stream.All(s.Context()) {
+			if err == nil && e.Kind == schemas.EventChunk && e.Attempt == uint64(highest) {
+				got = append(got, int(e.Seq))
+			}
+		}
+		first := chunks[0]
+		s.Logf("%s, attempt %d: %d chunks are stored out of order or twice, the first is %d, at %s", job, first.attempt, len(chunks), first.seq, first.at.Format("15:04:05.000"))
+		if !slices.Equal(got, want) {
+			n++
+			s.Logf("its reader gets %v of %v", got, want)
+		}
+	}
+	return n
 }
 
 // accepts returns the first sighting of each attempt that a node took, the earliest first.
@@ -323,6 +377,7 @@ func (s *site) observe(p position, w *wire) window {
 		printed, _ := b.logs(p.at)
 		out.runs = append(out.runs, lines(printed, "run")...)
 	}
+	out.misread = s.misread(out)
 	return out
 }
 
