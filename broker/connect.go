@@ -205,7 +205,7 @@ func handlers(log *slog.Logger) []nats.Option {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info("reconnected to NATS", "server", nc.ConnectedAddr())
+			log.Info("reconnected to NATS", "nats", nc.ConnectedAddr())
 		}),
 		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 			switch {
@@ -214,7 +214,7 @@ func handlers(log *slog.Logger) []nats.Option {
 			case sub != nil:
 				log.Warn("error of a NATS subscription", "subject", sub.Subject, "err", err)
 			default:
-				log.Warn("error of the NATS connection", "server", nc.ConnectedAddr(), "err", err)
+				log.Warn("error of the NATS connection", "nats", nc.ConnectedAddr(), "err", err)
 			}
 		}),
 	}

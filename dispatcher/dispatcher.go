@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -112,6 +113,7 @@ type Dispatcher struct {
 	terms  chan takeover
 	done   chan struct{} // closed when Run's goroutine reads no more
 	work   sync.WaitGroup
+	turned atomic.Int64 // when its loop last turned, in ns
 }
 
 // A takeover begins a term: it ends with ctx, and over says that it has.
@@ -128,11 +130,26 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	const burst = 1 << 16 // messages that wait for Run's goroutine at most
-	return &Dispatcher{
+	d := &Dispatcher{
 		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(), metrics: newMetrics(),
 		msgs: make(chan *nats.Msg, burst), events: make(chan func(), 1024),
 		terms: make(chan takeover), done: make(chan struct{}),
-	}, nil
+	}
+	d.turned.Store(time.Now().UnixNano())
+	return d, nil
+}
+
+// aliveWithin is how long a dispatcher that is well takes at most to turn to what comes.
+const aliveWithin = 10 * time.Second
+
+// Alive returns an error where the dispatcher has not turned to anything for 10 s, be it
+// that it leads or stands by: then something is wrong with it that only a restart mends.
+// Anybody may call it.
+func (d *Dispatcher) Alive() error {
+	if since := time.Since(time.Unix(0, d.turned.Load())); since > aliveWithin {
+		return fmt.Errorf("it hangs, for %s", since.Round(time.Second))
+	}
+	return nil
 }
 
 // Run follows and leads until ctx ends. It then hands over what it has begun,
@@ -196,9 +213,11 @@ func (d *Dispatcher) loop(led <-chan error) error {
 			do()
 		}
 		d.drain()
-		if d.term.step(time.Now()) {
+		now := time.Now()
+		if d.term.step(now) {
 			d.term = nil
 		}
+		d.turned.Store(now.UnixNano())
 	}
 }
 

@@ -70,7 +70,7 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 		t.consumers.drop(k)
 		f.wait(f.Waiting()+1, now)
 	default:
-		t.cfg.Logger.Debug("a pull failed", "flow", f.subject, "status", m.Header.Get("Status"), "description", m.Header.Get("Description"))
+		t.cfg.Logger.Debug("a pull failed", "flow", f.subject, "status", m.Header.Get("Status"), "reason", m.Header.Get("Description"))
 	}
 }
 

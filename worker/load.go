@@ -278,7 +278,7 @@ func (n *node) loadAgain(ctx context.Context, m loaded) bool {
 		return false
 	}
 	n.w.cfg.Logger.Warn("model was not loaded yet: once more with more room", "backend", l.Backend, "model", l.Model,
-		"room", plan.Sum(), "evict", names(evict), "err", m.err)
+		"room", plan.Sum(), "evicted", names(evict), "err", m.err)
 	l.again = true
 	n.plan(l, evict, plan)
 	n.startLoad(ctx, l)

@@ -157,6 +157,7 @@ type Worker struct {
 	done     chan struct{} // closed when Run returns
 	metrics  *metrics
 	shown    atomic.Pointer[schemas.NodeState] // what was reported last
+	turned   atomic.Int64                      // when Run's loop last turned, in ns
 }
 
 // A message tells the owner of a node something. Only that goroutine applies it.
@@ -195,7 +196,7 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		}
 	}
 	inbox := nc.NewInbox()
-	return &Worker{
+	w := &Worker{
 		nc:       nc,
 		cfg:      cfg,
 		pace:     defaultPace(),
@@ -205,7 +206,9 @@ func New(nc *nats.Conn, cfg Config) (*Worker, error) {
 		messages: make(chan message, 1024),
 		done:     make(chan struct{}),
 		metrics:  newMetrics(cfg.Node),
-	}, nil
+	}
+	w.turned.Store(time.Now().UnixNano())
+	return w, nil
 }
 
 // ErrStopped is returned to those who ask something of a worker that has ended.
@@ -289,7 +292,9 @@ func (n *node) loop(ctx, life context.Context) {
 	quit := ctx.Done()
 	var late <-chan time.Time
 	for {
-		n.report(time.Now())
+		now := time.Now()
+		n.report(now)
+		n.w.turned.Store(now.UnixNano())
 		select {
 		case m := <-n.w.messages:
 			m.apply(life, n)

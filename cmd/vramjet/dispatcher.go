@@ -55,15 +55,16 @@ func (c *dispatcherCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	h.metrics.MustRegister(broker.ConnectionCollector(nc))
+	h.checks.add(connected(nc))
 	log := a.logger()
 	watch, err := h.dashboard(nc, cfg, log)
 	if err != nil {
 		return err
 	}
-	log.Info("dispatcher", "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "dashboard", h.url())
+	log.Info("dispatcher", "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return watch(gctx) })
-	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return a.dispatch(gctx, nc, cfg, c.Replicas, h.metrics) })
+	group.Go(func() error { return h.serve(gctx) })
+	group.Go(func() error { return a.dispatch(gctx, nc, cfg, c.Replicas, h) })
 	return group.Wait()
 }

@@ -100,7 +100,7 @@ func keepStreams(ctx context.Context, nc *nats.Conn, replicas int, log *slog.Log
 }
 
 // dispatch runs a dispatcher until ctx ends.
-func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, metrics prometheus.Registerer) error {
+func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas int, h *health) error {
 	log := a.logger()
 	tenants := make(map[string]dispatcher.Tenant, len(cfg.Tenants))
 	for name, t := range cfg.Tenants {
@@ -121,7 +121,8 @@ func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
-	metrics.MustRegister(d, broker.StreamCollector(js)) //nolint:contextcheck // a scrape has its own time
+	h.checks.add(healthCheck{name: "dispatcher", live: true, err: d.Alive})
+	h.metrics.MustRegister(d, broker.StreamCollector(js)) //nolint:contextcheck // a scrape has its own time
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keepStreams(gctx, nc, replicas, log) })
 	group.Go(func() error { return d.Run(gctx) })
@@ -129,7 +130,7 @@ func (a *app) dispatch(ctx context.Context, nc *nats.Conn, cfg *Config, replicas
 }
 
 // work runs a worker until ctx ends and its jobs have.
-func work(ctx context.Context, cfg *Config, backends *backendFinder, metrics prometheus.Registerer, drain time.Duration) error {
+func work(ctx context.Context, cfg *Config, backends *backendFinder, h *health, drain time.Duration) error {
 	devices := gpu.Open(backends.log) //nolint:contextcheck // what it starts ends with Close
 	defer devices.Close()
 	w, err := worker.New(backends.nc, worker.Config{
@@ -138,7 +139,8 @@ func work(ctx context.Context, cfg *Config, backends *backendFinder, metrics pro
 	if err != nil {
 		return usage(err)
 	}
-	metrics.MustRegister(w)
+	h.checks.add(healthCheck{name: "worker", live: true, err: w.Alive}, healthCheck{name: "backends", err: w.Serves})
+	h.metrics.MustRegister(w)
 	looking, stop := context.WithCancel(ctx)
 	group, _ := errgroup.WithContext(context.WithoutCancel(ctx))
 	group.Go(func() error { backends.feed(looking, w); return nil })
@@ -151,6 +153,7 @@ type health struct {
 	listener net.Listener // nil: nowhere
 	metrics  *prometheus.Registry
 	pages    http.Handler // for all other paths; nil: none
+	checks   checks
 }
 
 // listenHealth takes the address at once, so that a port in use shows before
@@ -199,21 +202,15 @@ func (h *health) url() string {
 	return "http://" + h.listener.Addr().String()
 }
 
-// serve answers until ctx ends. ready says what is missing for work.
-func (h *health) serve(ctx context.Context, ready func() error) error {
+// serve answers until ctx ends.
+func (h *health) serve(ctx context.Context) error {
 	if h.listener == nil {
 		<-ctx.Done()
 		return nil
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux.Handle("GET /livez", h.checks.handler(true))
+	mux.Handle("GET /readyz", h.checks.handler(false))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(h.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	if h.pages != nil {
 		mux.Handle("/", h.pages)
@@ -247,16 +244,6 @@ func (h *health) dashboard(nc *nats.Conn, cfg *Config, log *slog.Logger) (run fu
 	}
 	h.pages = d.Handler()
 	return d.Run, nil
-}
-
-// connected says whether NATS is there.
-func connected(nc *nats.Conn) func() error {
-	return func() error {
-		if !nc.IsConnected() {
-			return errors.New("not connected to NATS")
-		}
-		return nil
-	}
 }
 
 // drainTimeout bounds the last messages of a connection.

@@ -71,6 +71,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	a.note("vramjet %s  protocol %s  embedded NATS (file store, fsync %s)  data %s", version, protocol, c.Durability, c.dataDir(a))
 
 	h.metrics.MustRegister(broker.ConnectionCollector(nc))
+	h.checks.add(connected(nc))
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of the dispatcher, which outlives the worker's jobs
 	defer end()
 	backends, err := c.backends(life, a, nc, cfg)
@@ -85,10 +86,10 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	defer stop()
 	var group errgroup.Group
 	group.Go(func() error { defer stop(); return watch(ctx) })
-	group.Go(func() error { defer stop(); return h.serve(ctx, connected(nc)) })
+	group.Go(func() error { defer stop(); return h.serve(ctx) })
 	group.Go(func() error { srv.Heal(life); return nil })
-	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h.metrics) })
-	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h.metrics, c.Drain) })
+	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h) })
+	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h, c.Drain) })
 	group.Go(func() error {
 		err := c.greet(ctx, a, nc, reachable(srv.ClientURL()), h.url())
 		if err != nil || c.Try != "" {

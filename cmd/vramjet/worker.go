@@ -49,6 +49,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer leave(nc)
 	h.metrics.MustRegister(broker.ConnectionCollector(nc))
+	h.checks.add(connected(nc))
 	log := a.logger()
 	log.Info("worker", "node", cfg.Node, "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
 
@@ -63,7 +64,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 		backends.simulate(url)
 	}
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return h.serve(gctx, connected(nc)) })
-	group.Go(func() error { return work(gctx, cfg, backends, h.metrics, c.Drain) })
+	group.Go(func() error { return h.serve(gctx) })
+	group.Go(func() error { return work(gctx, cfg, backends, h, c.Drain) })
 	return group.Wait()
 }
