@@ -67,6 +67,7 @@ func TestMetrics(t *testing.T) {
 	s.dispatch(Config{Tenants: map[string]Tenant{"default": {Weight: 3, MaxInFlight: 2}}})
 	a := s.node("a", nil, "m")
 	s.wantMetrics(map[string]float64{"vramjet_leader{}": 1}) // what comes before is not counted
+	s.ask("status", "nobody", &schemas.APIError{})           // and it has subscribed when it answers
 	s.submit("m", "j1")
 	s.submit("m", "j2")
 	s.submit("m", "j3")
