@@ -19,14 +19,15 @@ import (
 const DefaultURL = nats.DefaultURL
 
 // How a connection notices that the server is gone, and how it comes back: a
-// dead server is noticed after 10 to 15 s, a closed connection at once.
+// dead server is noticed after 4 to 6 s, about when a cluster has elected another leader
+// (4 to 9 s), and a closed connection at once.
 //
 // While a write waits for room in the connection, no ping is sent or missed: a busy
 // connection to a dead server lasts for writeTimeout. By default that is a minute, and
 // the next write waits as long.
 const (
 	dialTimeout     = 2 * time.Second // for each server
-	pingInterval    = 5 * time.Second
+	pingInterval    = 2 * time.Second
 	pingsOut        = 2
 	writeTimeout    = 10 * time.Second
 	reconnectWait   = 100 * time.Millisecond
