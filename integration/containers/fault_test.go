@@ -49,9 +49,17 @@ func (b *box) stop() {
 // pause freezes the process: its connections stay, and nobody answers.
 func (b *box) pause() {
 	b.Helper()
-	_, err := b.docker.Client().ContainerPause(b.Context(), b.GetContainerID(), client.ContainerPauseOptions{})
+	var err error
+	for range freezeTries { // runc gives up on a busy container: "unable to freeze"
+		if _, err = b.docker.Client().ContainerPause(b.Context(), b.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
+			return
+		}
+	}
 	b.must("pause", err)
 }
+
+// freezeTries is how often a container is frozen that cannot be at first.
+const freezeTries = 5
 
 func (b *box) unpause() {
 	b.Helper()
