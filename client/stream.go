@@ -84,7 +84,7 @@ func (s *Stream) read(ctx context.Context) (Event, bool, error) {
 		return Event{}, false, fmt.Errorf("job %s: %w", s.ID(), err)
 	}
 	s.doubted = false
-	if s.had > 0 && e.Stored == s.had && !s.order.began {
+	if s.had > 0 && e.Stored == s.had {
 		s.take(&e)
 		return Event{}, false, nil
 	}

@@ -171,3 +171,21 @@ func TestOldest(t *testing.T) {
 	want(10, time.Millisecond)
 	want(12, 2*time.Second)
 }
+
+// TestAlive: a dispatcher lives while its loop turns.
+func TestAlive(t *testing.T) {
+	s := newSystem(t)
+	stop := s.dispatch(Config{})
+	long := time.Now().Add(-time.Minute).UnixNano()
+	s.d.turned.Store(long)
+	for end := time.Now().Add(patience); s.d.Alive() != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("its loop turns, and it is said: %v", s.d.Alive())
+		}
+	}
+	stop()
+	s.d.turned.Store(long)
+	if err := s.d.Alive(); err == nil || err.Error() != "it hangs, for 1m0s" {
+		t.Errorf("a loop that does not turn: %v", err)
+	}
+}
