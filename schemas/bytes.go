@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -94,9 +93,10 @@ func (a *Amount) UnmarshalJSON(data []byte) error {
 		*a = Amount{}
 		return nil
 	}
-	if err := json.Unmarshal(data, &a.Bytes); err != nil {
+	n, err := strconv.ParseUint(string(data), 10, 64) // as encoding/json reads an uint64, which would check the text once more
+	if err != nil {
 		return fmt.Errorf("amount of memory: %w", err)
 	}
-	a.Known = true
+	*a = Known(Bytes(n))
 	return nil
 }
