@@ -19,10 +19,18 @@ type Ticket struct {
 	ID  string `json:"id"`
 	Seq uint64 `json:"seq"` // in the queue's stream, or in that of delayed jobs where the job has a time to begin
 
-	// Duplicate means that a job of this ID was submitted not long ago, and that
-	// this one was dropped.
+	// Duplicate means that a job of this ID was submitted not long ago, and that this one
+	// was dropped. Where the queue took more than a second to answer, that may be this very
+	// submission, whose answer was lost.
 	Duplicate bool `json:"duplicate,omitempty"`
 }
+
+// How long an answer of the queue is waited for in all, and how long before a job with an ID
+// is submitted again; after that twice as long, and so on.
+const (
+	submitWithin  = 5 * time.Second
+	resubmitAfter = time.Second
+)
 
 // How often a job is submitted, and how long is between, where the cluster is still storing
 // an earlier submission of it: an election, which delays that, takes seconds.
@@ -39,7 +47,8 @@ const (
 // bucket schemas.BucketBodies, and the job tells where: its node fetches it, and it is
 // deleted when the job ends.
 //
-// It waits at most 5 s for each answer where ctx has no deadline. After an error that is none of
+// It waits at most 5 s for the answer where ctx has no deadline. A job with an ID is submitted
+// again after 1 s without one, and after 3 s. After an error that is none of
 // ErrNoVramjet, ErrFull and ErrTooLarge the queue may hold the job or not; with
 // an ID, submitting it again is safe.
 func (c *Client) Submit(ctx context.Context, job Job) (Ticket, error) {
@@ -81,15 +90,33 @@ func (c *Client) submit(ctx context.Context, job *Job) (t Ticket, err error) {
 	return t, nil
 }
 
-// publish publishes a job. While the same one is being stored, as one is whose submission
-// was given up a moment ago, the cluster refuses it, and knows soon what came of it.
+// publish publishes a job, and again where that is safe and nothing answers: what is sent
+// while a cluster elects may be lost, or its answer. While the same one is being stored, the
+// cluster refuses it, and knows soon what came of it.
 func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
-	for tries := 1; ; tries++ {
-		ack, err := c.js.PublishMsg(ctx, msg)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, submitWithin)
+		defer cancel()
+	}
+	again := msg.Header.Get(schemas.HeaderMsgID) != "" // the queue knows it then
+	wait := resubmitAfter
+	for tries := 1; ; {
+		try, cancel := context.WithCancel(ctx)
+		if again {
+			try, cancel = context.WithTimeout(ctx, wait)
+		}
+		ack, err := c.js.PublishMsg(try, msg)
+		cancel()
 		var api *jetstream.APIError
-		if tries == inProcessTries || !errors.As(err, &api) || api.ErrorCode != codeInProcess {
+		switch {
+		case again && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			wait *= 2
+			continue
+		case tries == inProcessTries || !errors.As(err, &api) || api.ErrorCode != codeInProcess:
 			return ack, err //nolint:wrapcheck // submitError does
 		}
+		tries++
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err() //nolint:wrapcheck // likewise

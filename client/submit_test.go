@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -55,6 +56,48 @@ func TestSubmitRefuses(t *testing.T) {
 	}
 	if _, err := c.Run(deadline(t), job); err == nil {
 		t.Error("Run takes a reply subject")
+	}
+}
+
+// A job with an ID that nothing answers is submitted again: so it is stored once the cluster
+// has elected. One without an ID is not, as it would be another.
+func TestSubmitAgain(t *testing.T) {
+	nc := connect(t, start(t))
+	c := newClient(t, nc, client.Options{})
+	mute, err := nc.SubscribeSync(schemas.JobsPrefix + ">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := client.Chat("m", "hi")
+	short, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	if _, err := c.Submit(short, job); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without an answer: %v", err)
+	}
+	if n, _, _ := mute.Pending(); n != 1 {
+		t.Errorf("a job without an ID was submitted %d times", n)
+	}
+	job.ID = "mine"
+	submitted := make(chan error, 1)
+	go func() {
+		_, err := c.Submit(t.Context(), job)
+		submitted <- err
+	}()
+	for range 2 {
+		if _, err := mute.NextMsgWithContext(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	js := setup(t, nc)
+	if err := <-submitted; err != nil {
+		t.Error(err)
+	}
+	jobs, err := js.Stream(deadline(t), "VJ_JOBS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := jobs.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("%d jobs are in the queue, want 1", n)
 	}
 }
 
