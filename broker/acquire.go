@@ -74,8 +74,8 @@ func (l *Lease) compete(ctx context.Context) (tenure, error) {
 		return tenure{}, err
 	}
 	asked := time.Now()
-	rev, err := l.write(ctx, seen)
-	return tenure{rev, asked}, err
+	rev, err := l.write(ctx, seen, l.ttl/4)
+	return tenure{rev: rev, confirmed: asked}, err
 }
 
 // await returns the revision of the key once the lease may be taken: when nobody

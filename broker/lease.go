@@ -96,6 +96,7 @@ func (l *Lease) Holder(ctx context.Context) (string, error) {
 type tenure struct {
 	rev       uint64    // of the key, as we wrote it last
 	confirmed time.Time // when the last write was asked for that was confirmed
+	tried     time.Time // when the first one since was; zero: none was
 }
 
 // hold calls lead, renews the lease until lead has returned, and gives it back.
@@ -110,7 +111,7 @@ func (l *Lease) hold(ctx context.Context, held tenure, lead func(context.Context
 		lead(leadCtx)
 	}()
 
-	renew := time.NewTimer(l.ttl / 4)
+	renew, patience := time.NewTimer(l.ttl/4), l.ttl/8
 	defer renew.Stop()
 	for {
 		select {
@@ -125,17 +126,17 @@ func (l *Lease) hold(ctx context.Context, held tenure, lead func(context.Context
 			l.release(ctx, held.rev)
 			return
 		case <-renew.C:
-			next, err := l.renew(ctx, held)
+			next, err := l.renew(ctx, held, patience)
 			wait := l.ttl / 4
+			patience = l.ttl / 8
 			switch {
 			case errors.Is(err, ErrLeaseLost):
 				stop(ErrLeaseLost)
-			case err != nil:
-				wait = l.ttl / 16 // again and again, until it expires
-			default:
-				expiry.Reset(l.untilExpiry(next))
+			case err != nil: // again and again, until it expires: an answer was lost, or is slow
+				wait, patience = l.ttl/32, l.ttl/4
 			}
 			held = next
+			expiry.Reset(l.untilExpiry(held))
 			renew.Reset(wait)
 		}
 	}
@@ -149,14 +150,18 @@ func (l *Lease) untilExpiry(held tenure) time.Duration {
 // renew writes the key once more. It returns ErrLeaseLost where somebody else
 // has it. After any other error the tenure that it returns is to be renewed again.
 //
-// The end of ctx doesn't cut it short: whether a write came through must be known
-// before the lease is given back.
-func (l *Lease) renew(ctx context.Context, held tenure) (tenure, error) {
+// It waits for an answer for so long as patience says. The end of ctx doesn't cut it
+// short: whether a write came through must be known before the lease is given back.
+func (l *Lease) renew(ctx context.Context, held tenure, patience time.Duration) (tenure, error) {
 	ctx = context.WithoutCancel(ctx)
 	asked := time.Now()
-	rev, err := l.write(ctx, held.rev)
+	rev, err := l.write(ctx, held.rev, patience)
 	if err == nil {
-		return tenure{rev, asked}, nil
+		return tenure{rev: rev, confirmed: asked}, nil
+	}
+	before := held.tried
+	if before.IsZero() {
+		held.tried = asked
 	}
 	if !mismatch(err) {
 		return held, err
@@ -170,9 +175,11 @@ func (l *Lease) renew(ctx context.Context, held tenure) (tenure, error) {
 		return held, err
 	case seen.id != l.id:
 		return held, ErrLeaseLost
-	default:
-		return tenure{seen.rev, held.confirmed}, err
+	case !before.IsZero():
+		held.confirmed = before // or later: one of those writes it was
 	}
+	held.rev = seen.rev
+	return held, err
 }
 
 // release gives the lease back if it is ours.
@@ -192,12 +199,12 @@ func (l *Lease) release(ctx context.Context, rev uint64) {
 }
 
 // write writes the key on condition that rev is its revision, 0 for none.
-func (l *Lease) write(ctx context.Context, rev uint64) (uint64, error) {
+func (l *Lease) write(ctx context.Context, rev uint64, patience time.Duration) (uint64, error) {
 	value, err := json.Marshal(leaseValue{l.holder, l.id})
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.ttl/4)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return l.kv.Update(ctx, l.key, value, rev)
 }

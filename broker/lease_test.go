@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,6 +256,52 @@ func TestLeaseSurvivesAShortRestart(t *testing.T) {
 	case <-term.Done():
 		t.Errorf("the term ended: %v", context.Cause(term))
 	case <-time.After(3 * time.Second): // one renewal at least
+	}
+	cancel()
+	if err := receive(t, "the end", ended); err != nil {
+		t.Error(err)
+	}
+}
+
+// An absentMindedKV loses two of four updates: one's answer, then the other.
+type absentMindedKV struct {
+	jetstream.KeyValue
+	n atomic.Int64
+}
+
+func (kv *absentMindedKV) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	switch kv.n.Add(1) % 4 { // the first one takes the lease
+	case 2:
+		if _, err := kv.KeyValue.Update(ctx, key, value, rev); err != nil {
+			return 0, err
+		}
+	case 3:
+	default:
+		return kv.KeyValue.Update(ctx, key, value, rev)
+	}
+	<-ctx.Done()
+	return 0, ctx.Err()
+}
+
+// A holder asks often enough that it keeps its lease though two answers in a row are lost,
+// as may be where a cluster elects.
+func TestLeaseSurvivesLostAnswers(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	lease := broker.NewLease(&absentMindedKV{KeyValue: bucket(t, brokertest.Connect(t, srv))}, leaseKey, "a", 4*time.Second, brokertest.Log(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	leads, ended := make(chan context.Context, 10), make(chan error, 1)
+	go func() {
+		ended <- lease.Run(ctx, func(ctx context.Context) {
+			leads <- ctx
+			<-ctx.Done()
+		})
+	}()
+	term := receive(t, "the term", leads)
+	select {
+	case <-term.Done():
+		t.Errorf("the term ended: %v", context.Cause(term))
+	case <-time.After(8 * time.Second):
 	}
 	cancel()
 	if err := receive(t, "the end", ended); err != nil {
