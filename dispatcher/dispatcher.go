@@ -14,10 +14,10 @@ package dispatcher
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,12 +108,14 @@ type Dispatcher struct {
 
 	metrics *metrics
 
-	msgs   chan *nats.Msg // all subscriptions, so that what one sender says stays in order
-	events chan func()    // what other goroutines have Run's goroutine do
-	terms  chan takeover
-	done   chan struct{} // closed when Run's goroutine reads no more
-	work   sync.WaitGroup
-	turned atomic.Int64 // when its loop last turned, in ns
+	msgs    chan *nats.Msg // all subscriptions, so that what one sender says stays in order
+	unread  *reports       // of these, the ones that are read elsewhere
+	reports chan report    // what was read there; nothing waits in it, so that what comes later is heard later
+	events  chan func()    // what other goroutines have Run's goroutine do
+	terms   chan takeover
+	done    chan struct{} // closed when Run's goroutine reads no more
+	work    sync.WaitGroup
+	turned  atomic.Int64 // when its loop last turned, in ns
 }
 
 // A takeover begins a term: it ends with ctx, and over says that it has.
@@ -132,7 +134,7 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 	const burst = 1 << 16 // messages that wait for Run's goroutine at most
 	d := &Dispatcher{
 		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(), metrics: newMetrics(),
-		msgs: make(chan *nats.Msg, burst), events: make(chan func(), 1024),
+		msgs: make(chan *nats.Msg, burst), unread: newReports(), reports: make(chan report), events: make(chan func(), 1024),
 		terms: make(chan takeover), done: make(chan struct{}),
 	}
 	d.turned.Store(time.Now().UnixNano())
@@ -167,6 +169,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			return fmt.Errorf("listen to the nodes: %w", err)
 		}
 		defer sub.Unsubscribe() //nolint:errcheck // fails only where the connection is gone
+	}
+	defer d.unread.close()
+	for range runtime.GOMAXPROCS(0) {
+		d.work.Go(d.readReports)
 	}
 	svc, err := d.serve()
 	if err != nil {
@@ -209,6 +215,8 @@ func (d *Dispatcher) loop(led <-chan error) error {
 			d.sweep(time.Now())
 		case m := <-d.msgs:
 			d.receive(m, time.Now())
+		case r := <-d.reports:
+			d.heard(r, time.Now())
 		case do := <-d.events:
 			do()
 		}
@@ -228,6 +236,8 @@ func (d *Dispatcher) drain() {
 		select {
 		case m := <-d.msgs:
 			d.receive(m, now)
+		case r := <-d.reports:
+			d.heard(r, now)
 		case do := <-d.events:
 			do()
 		default:
@@ -240,7 +250,7 @@ func (d *Dispatcher) drain() {
 func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
 	switch {
 	case strings.HasPrefix(m.Subject, schemas.NodePrefix):
-		d.heard(m, now)
+		d.said(m, now)
 	case d.term == nil:
 	case m.Sub == d.term.hints:
 		d.term.hinted(m, now)
@@ -250,43 +260,6 @@ func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
 	default:
 		d.term.pulled(m, now)
 	}
-}
-
-// heard takes what a node says of itself.
-func (d *Dispatcher) heard(m *nats.Msg, now time.Time) {
-	if schemas.FromJetStream(m.Header.Get, m.Reply) {
-		d.cfg.Logger.Warn("a node's message is not its own", "subject", m.Subject)
-		return
-	}
-	if strings.HasSuffix(m.Subject, ".done") {
-		var done schemas.JobDone
-		if err := json.Unmarshal(m.Data, &done); err != nil {
-			d.cfg.Logger.Warn("a node's message is not JSON", "subject", m.Subject, "err", err)
-			return
-		}
-		if m.Subject != schemas.NodeSubject(done.Node, "done") {
-			d.cfg.Logger.Warn("a node reports under another's name", "subject", m.Subject, "node", done.Node)
-			return
-		}
-		d.term.jobDone(&done, now)
-		return
-	}
-	var state schemas.NodeState
-	if err := json.Unmarshal(m.Data, &state); err != nil {
-		d.cfg.Logger.Warn("a node's message is not JSON", "subject", m.Subject, "err", err)
-		return
-	}
-	if m.Subject != schemas.NodeSubject(state.Node, "state") {
-		d.cfg.Logger.Warn("a node reports under another's name", "subject", m.Subject, "node", state.Node)
-		return
-	}
-	d.observe(&state, now)
-}
-
-// observe takes a node's state, from a report or with a refusal.
-func (d *Dispatcher) observe(state *schemas.NodeState, now time.Time) {
-	gone := d.fleet.observe(state, now)
-	d.term.reported(state, gone, now)
 }
 
 // sweep looks at what only time changes.
