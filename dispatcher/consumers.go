@@ -83,21 +83,50 @@ func (c *consumers) drop(k *consumer) {
 // bound them first: it's only far over those.
 const maxUnacked = 50_000
 
-// makeTimeout bounds one attempt at a consumer. A request that is made while a cluster
-// elects may never be answered, and the next one at once.
-const makeTimeout = 3 * time.Second
-
 // makeConsumer makes or finds the consumer of a flow, and then sends the pulls
 // that wait for it.
 func (t *term) makeConsumer(f *flow) {
 	k := f.consumer
 	cfg := broker.ConsumerConfig(f.subject, maxUnacked, 0)
 	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, makeTimeout)
-		defer cancel()
-		_, err := t.js.CreateOrUpdateConsumer(ctx, broker.StreamJobs, cfg)
+		err := untilAnswered(t.ctx, func(ctx context.Context) error {
+			_, err := t.js.CreateOrUpdateConsumer(ctx, broker.StreamJobs, cfg)
+			return err //nolint:wrapcheck // for the log alone
+		})
 		t.post(func() { t.consumerMade(k, err, time.Now()) })
 	})
+}
+
+// remake makes a consumer anew that the server does not have: it was not used for too
+// long, or somebody deleted it, or the servers that have it elect.
+func (t *term) remake(k *consumer) {
+	if k.ready {
+		k.ready = false
+		t.makeConsumer(k.flow)
+	}
+}
+
+// How long a request to JetStream is waited for, at first and in the end.
+const (
+	firstTry = 250 * time.Millisecond
+	lastTry  = 2 * time.Second
+)
+
+// untilAnswered makes a request to JetStream, and again where it fails. One that is made
+// while a cluster elects may never be answered, and the next one at once: so it waits
+// firstTry for the first, and each time twice as long.
+func untilAnswered(ctx context.Context, request func(context.Context) error) error {
+	for wait := firstTry; ; wait *= 2 {
+		try, cancel := context.WithTimeout(ctx, wait)
+		err := request(try)
+		if err != nil && wait < lastTry {
+			<-try.Done() // an error may come at once
+		}
+		cancel()
+		if err == nil || wait == lastTry || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 func (t *term) consumerMade(k *consumer, err error, now time.Time) {

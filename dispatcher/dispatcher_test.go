@@ -548,6 +548,30 @@ func TestFlowsTakeTurns(t *testing.T) {
 	t.Errorf("%d consumers live, want 2 at most", live)
 }
 
+// TestConsumerIsGone: a consumer that somebody deleted, or that was not used for too long,
+// is made anew.
+func TestConsumerIsGone(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{})
+	n := s.node("a", nil, "m")
+	for round := range 3 {
+		for i := range 4 {
+			s.submit("m", fmt.Sprintf("j%d-%d", round, i))
+		}
+		for range 4 {
+			n.finish(n.next())
+		}
+		s.wantQueued(0)
+		s.within(func() {
+			for name := range s.d.term.consumers.live {
+				if err := s.js.DeleteConsumer(t.Context(), broker.StreamJobs, name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
 // TestReusedID: an id that is used again while its job runs, after the stream's
 // window of deduplication, is the same job: it is not run twice.
 func TestReusedID(t *testing.T) {

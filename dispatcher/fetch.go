@@ -60,15 +60,18 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 	}
 	t.pulling = max(0, t.pulling-1)
 	f := k.flow
-	w, ok := f.empty(now)
-	if ok {
+	status := m.Header.Get("Status")
+	take := f.empty
+	if status == "503" {
+		take = f.unanswered
+	}
+	if w, ok := take(now); ok {
 		t.unwant(f, w, now)
 	}
-	switch m.Header.Get("Status") {
+	switch status {
 	case "404", "408": // empty
-	case "503": // the consumer is gone: inactive for too long, or deleted
-		t.consumers.drop(k)
-		f.wait(f.Waiting()+1, now)
+	case "503": // no consumer
+		t.remake(k)
 	default:
 		t.cfg.Logger.Debug("a pull failed", "flow", f.subject, "status", m.Header.Get("Status"), "reason", m.Header.Get("Description"))
 	}

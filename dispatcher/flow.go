@@ -120,5 +120,16 @@ func (f *flow) empty(now time.Time) (want, bool) {
 	return w, true
 }
 
+// unanswered takes the want of a pull that no consumer got: its job may wait as before.
+func (f *flow) unanswered(now time.Time) (want, bool) {
+	if len(f.awaiting) == 0 {
+		return want{}, false
+	}
+	w := f.awaiting[0]
+	f.awaiting = f.awaiting[1:]
+	f.wait(f.Waiting()+1, now)
+	return w, true
+}
+
 // refund takes back what a tenant was charged for a job that was not run.
 func (f *flow) refund(cost float64) { f.fleet.place.TrueUp(f.Flow, cost, 0) }

@@ -1,7 +1,10 @@
 package dispatcher
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -58,7 +61,14 @@ func TestFlowFindsEveryJob(t *testing.T) {
 			},
 			"pull":   func(*rapid.T) { pull() },
 			"answer": func(*rapid.T) { answer() },
-			"count":  func(*rapid.T) { f.counted(queued+f.held, now) },
+			"lose": func(*rapid.T) { // the pull
+				if waits := f.Waiting(); len(f.awaiting) > 0 {
+					if f.unanswered(now); f.Waiting() != waits+1 {
+						t.Fatalf("%d jobs wait after a pull was lost, %d before", f.Waiting(), waits)
+					}
+				}
+			},
+			"count": func(*rapid.T) { f.counted(queued+f.held, now) },
 			"": func(t *rapid.T) {
 				if f.Waiting() < 0 || f.held < 0 {
 					t.Fatalf("waiting %d, held %d", f.Waiting(), f.held)
@@ -75,6 +85,45 @@ func TestFlowFindsEveryJob(t *testing.T) {
 			t.Fatalf("%d jobs are left behind", queued)
 		}
 	})
+}
+
+// TestUntilAnswered: a request that nothing answers, or that fails, is made again, ever
+// slower, and not for ever.
+func TestUntilAnswered(t *testing.T) {
+	silent := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	broken := errors.New("broken")
+	fails := func(context.Context) error { return broken }
+	for _, c := range []struct {
+		name    string
+		answers []func(context.Context) error // the last one for ever
+		want    error
+		tries   int
+		took    time.Duration
+	}{
+		{"at once", []func(context.Context) error{func(context.Context) error { return nil }}, nil, 1, 0},
+		{"the second", []func(context.Context) error{silent, func(context.Context) error { return nil }}, nil, 2, firstTry},
+		{"the third, the first two fail", []func(context.Context) error{fails, fails, func(context.Context) error { return nil }}, nil, 3, 3 * firstTry},
+		{"never", []func(context.Context) error{silent}, context.DeadlineExceeded, 4, 2*lastTry - firstTry},
+		{"fails for ever", []func(context.Context) error{fails}, broken, 4, lastTry - firstTry},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, tries := time.Now(), 0
+				err := untilAnswered(t.Context(), func(ctx context.Context) error {
+					tries++
+					return c.answers[min(tries, len(c.answers))-1](ctx)
+				})
+				if took := time.Since(began); !errors.Is(err, c.want) || tries != c.tries || took != c.took {
+					t.Errorf("%v after %d tries and %s, want %v after %d and %s", err, tries, took, c.want, c.tries, c.took)
+				}
+			})
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := untilAnswered(ctx, fails); !errors.Is(err, broken) {
+		t.Errorf("of a term that is over: %v", err)
+	}
 }
 
 func TestNearest(t *testing.T) {

@@ -50,7 +50,7 @@ func (t *term) sweep(now time.Time) {
 func (t *term) dropLostPulls(now time.Time) {
 	for _, f := range t.flows {
 		for len(f.awaiting) > 0 && !f.awaiting[0].sent.IsZero() && now.Sub(f.awaiting[0].sent) > pullTimeout {
-			w, _ := f.empty(now)
+			w, _ := f.unanswered(now)
 			t.pulling = max(0, t.pulling-1)
 			t.unwant(f, w, now)
 		}
