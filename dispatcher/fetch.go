@@ -12,7 +12,7 @@ import (
 
 // pullTimeout is how long a pull may stay unanswered. The answer comes in well
 // under a millisecond, and not at all while the stream elects a leader.
-const pullTimeout = 3 * time.Second
+const pullTimeout = 2 * time.Second
 
 // pullOne asks for one job. It may wait 100 ms for it, in ns: a hint can be here
 // before the consumer has the job that it is of.
@@ -29,13 +29,9 @@ func (t *term) fetch(f *flow, now time.Time) {
 		return // its pulls are sent when it is
 	}
 	f.consumer.used = now
-	for i := range f.awaiting {
+	for i := len(f.awaiting) - 1; i >= 0 && f.awaiting[i].sent.IsZero(); i-- {
 		w := &f.awaiting[i]
-		if !w.sent.IsZero() {
-			continue
-		}
 		w.sent, w.hints = now, f.hints
-		t.pulling++
 		m := &nats.Msg{
 			Subject: "$JS.API.CONSUMER.MSG.NEXT." + broker.StreamJobs + "." + f.consumer.name,
 			Reply:   t.inbox + pullToken + f.consumer.name,
@@ -50,7 +46,6 @@ func (t *term) fetch(f *flow, now time.Time) {
 // pulled takes what a pull was answered: a job, or why there is none.
 func (t *term) pulled(m *nats.Msg, now time.Time) {
 	if m.Reply != "" {
-		t.pulling = max(0, t.pulling-1)
 		t.delivered(m, now)
 		return
 	}
@@ -58,12 +53,11 @@ func (t *term) pulled(m *nats.Msg, now time.Time) {
 	if k == nil {
 		return
 	}
-	t.pulling = max(0, t.pulling-1)
 	f := k.flow
 	status := m.Header.Get("Status")
 	take := f.empty
 	if status == "503" {
-		take = f.unanswered
+		take = f.unheard
 	}
 	if w, ok := take(now); ok {
 		t.unwant(f, w, now)

@@ -19,8 +19,10 @@ type flow struct {
 	hints    uint64 // hints seen
 	fetched  uint64 // the highest sequence of a job that was
 	awaiting []want // slots that wait for their job to be fetched, in order
-	held     int    // jobs fetched and not over
-	local    int    // of these, the ones that wait for a slot that is not a hosted API's
+	fewest   int    // of awaiting, since looked
+	looked   time.Time
+	held     int // jobs fetched and not over
+	local    int // of these, the ones that wait for a slot that is not a hosted API's
 	consumer *consumer
 	since    time.Time // since when something waits
 	next     time.Time // when the queue took the job that was fetched last: the next one came after it
@@ -94,41 +96,60 @@ func (f *flow) counted(inStream int, now time.Time) {
 	f.wait(max(0, inStream-f.held-len(f.awaiting)), now)
 }
 
-// delivered takes the want that a delivery fulfils, and how many jobs the
-// consumer says are left.
-func (f *flow) delivered(left int, now time.Time) (want, bool) {
+// answered takes the want that is next: pulls are answered in about the order in which
+// they were sent, and no answer says to which of them it is one.
+func (f *flow) answered() (want, bool) {
 	if len(f.awaiting) == 0 {
 		return want{}, false
 	}
 	w := f.awaiting[0]
 	f.awaiting = f.awaiting[1:]
-	if f.Waiting() == 0 {
+	f.fewest = min(f.fewest, len(f.awaiting))
+	return w, true
+}
+
+// delivered takes the want that a delivery fulfils, and how many jobs the
+// consumer says are left.
+func (f *flow) delivered(left int, now time.Time) (want, bool) {
+	w, ok := f.answered()
+	if ok && f.Waiting() == 0 {
 		f.wait(max(0, left-len(f.awaiting)), now) // a hint was lost
 	}
-	return w, true
+	return w, ok
 }
 
 // empty takes the want that a pull without a job was for. Hints that came after
 // the pull was sent may be of jobs that it did not see.
 func (f *flow) empty(now time.Time) (want, bool) {
-	if len(f.awaiting) == 0 {
-		return want{}, false
+	w, ok := f.answered()
+	if ok {
+		f.wait(min(f.Waiting(), int(f.hints-w.hints)), now)
 	}
-	w := f.awaiting[0]
-	f.awaiting = f.awaiting[1:]
-	f.wait(min(f.Waiting(), int(f.hints-w.hints)), now)
-	return w, true
+	return w, ok
 }
 
-// unanswered takes the want of a pull that no consumer got: its job may wait as before.
-func (f *flow) unanswered(now time.Time) (want, bool) {
-	if len(f.awaiting) == 0 {
-		return want{}, false
+// unheard takes the want of a pull that no consumer got: its job may wait as before.
+func (f *flow) unheard(now time.Time) (want, bool) {
+	w, ok := f.answered()
+	if ok {
+		f.wait(f.Waiting()+1, now)
 	}
-	w := f.awaiting[0]
-	f.awaiting = f.awaiting[1:]
-	f.wait(f.Waiting()+1, now)
-	return w, true
+	return w, ok
+}
+
+// lost returns how many pulls nothing will answer: the server was gone, or elected a
+// leader. As many were always under way for as long as each may be.
+func (f *flow) lost(now time.Time) (n int) {
+	if f.consumer == nil || !f.consumer.ready {
+		f.fewest, f.looked = len(f.awaiting), now
+		return 0
+	}
+	if now.Sub(f.looked) < pullTimeout {
+		return 0
+	}
+	n = f.fewest
+	f.fewest, f.looked = len(f.awaiting)-n, now
+	return n
 }
 
 // refund takes back what a tenant was charged for a job that was not run.

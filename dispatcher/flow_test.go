@@ -63,7 +63,7 @@ func TestFlowFindsEveryJob(t *testing.T) {
 			"answer": func(*rapid.T) { answer() },
 			"lose": func(*rapid.T) { // the pull
 				if waits := f.Waiting(); len(f.awaiting) > 0 {
-					if f.unanswered(now); f.Waiting() != waits+1 {
+					if f.unheard(now); f.Waiting() != waits+1 {
 						t.Fatalf("%d jobs wait after a pull was lost, %d before", f.Waiting(), waits)
 					}
 				}
@@ -83,6 +83,41 @@ func TestFlowFindsEveryJob(t *testing.T) {
 		}
 		if queued > 0 {
 			t.Fatalf("%d jobs are left behind", queued)
+		}
+	})
+}
+
+// TestLostPulls: a pull that was lost is noticed, also where others are under way all the
+// time, and none is that was not.
+func TestLostPulls(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Now()
+		f := newFlow()
+		f.consumer = &consumer{flow: f, ready: true}
+		lost, noticed := 0, 0
+		for i := range 400 { // 20 s
+			now = now.Add(50 * time.Millisecond)
+			f.awaiting = append(f.awaiting, make([]want, rapid.IntRange(0, 3).Draw(t, "sent"))...)
+			if gone := rapid.IntRange(0, 40).Draw(t, "gone"); i < 200 && gone == 0 && len(f.awaiting) > lost-noticed {
+				lost++
+			}
+			late := rapid.IntRange(0, 3).Draw(t, "late")
+			if i%20 == 0 {
+				late = 0 // whatever was not lost is answered now and then
+			}
+			for len(f.awaiting) > lost-noticed+late {
+				f.empty(now)
+			}
+			n := f.lost(now)
+			for range n {
+				f.unheard(now)
+			}
+			if noticed += n; noticed > lost {
+				t.Fatalf("%d of %d pulls are taken for lost", noticed, lost)
+			}
+		}
+		if noticed != lost {
+			t.Fatalf("%d of %d lost pulls are noticed", noticed, lost)
 		}
 	})
 }

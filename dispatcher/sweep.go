@@ -45,13 +45,11 @@ func (t *term) sweep(now time.Time) {
 	maps.DeleteFunc(t.marks, func(_ jobKey, at time.Time) bool { return now.Sub(at) > markMemory })
 }
 
-// dropLostPulls gives up on pulls that nothing answered: the server was gone, or
-// elects a leader.
+// dropLostPulls gives up on pulls that nothing will answer.
 func (t *term) dropLostPulls(now time.Time) {
 	for _, f := range t.flows {
-		for len(f.awaiting) > 0 && !f.awaiting[0].sent.IsZero() && now.Sub(f.awaiting[0].sent) > pullTimeout {
-			w, _ := f.unanswered(now)
-			t.pulling = max(0, t.pulling-1)
+		for range f.lost(now) {
+			w, _ := f.unheard(now)
 			t.unwant(f, w, now)
 		}
 	}

@@ -41,7 +41,6 @@ type term struct {
 	voided   map[jobKey]voided // attempts that were given away while their node was out of sight
 	avoid    map[jobKey]avoided
 	losses   map[jobKey]losses
-	pulling  int  // pulls without an answer
 	counting bool // a count of the stream is under way
 	counted  time.Time
 	clearing bool // poison is being looked for
@@ -138,7 +137,7 @@ func (t *term) step(now time.Time) (ended bool) {
 	case t.closing.IsZero():
 		t.plan(now)
 		return false
-	case now.Before(t.closing) && t.pulling+len(t.offers) > 0:
+	case now.Before(t.closing) && t.underWay():
 		return false
 	}
 	for _, s := range []*nats.Subscription{t.hints, t.inboxes} {
@@ -154,6 +153,16 @@ func (t *term) step(now time.Time) (ended bool) {
 	t.cfg.Logger.Info("no longer leading", "dispatcher", t.cfg.ID)
 	close(t.over)
 	return true
+}
+
+// underWay reports whether a pull or an offer waits for its answer.
+func (t *term) underWay() bool {
+	for _, f := range t.flows {
+		if len(f.awaiting) > 0 && !f.awaiting[0].sent.IsZero() {
+			return true
+		}
+	}
+	return len(t.offers) > 0
 }
 
 // flowOf returns the flow of a subject, made where it is new.
