@@ -67,16 +67,14 @@ func Ack(ctx context.Context, nc *nats.Conn, ackSubject string) error {
 	return settle(ctx, nc, "ack the job", ackSubject, []byte("+ACK"))
 }
 
-// Nak gives a delivery back: the job is delivered again after delay, at once
+// Nak gives a delivery back: the job is delivered again after delay, within 20 ms
 // where it is 0. See Ack.
 func Nak(ctx context.Context, nc *nats.Conn, ackSubject string, delay time.Duration) error {
-	word := []byte("-NAK")
-	if delay > 0 {
-		word = append(word, ` {"delay": `...)
-		word = strconv.AppendInt(word, int64(delay), 10)
-		word = append(word, '}')
-	}
-	return settle(ctx, nc, "nak the job", ackSubject, word)
+	// A server that restarts, or that others elect, knows of a nak only if it has a delay:
+	// after one without, the job would wait there for its lease to run out.
+	word := append([]byte(nil), `-NAK {"delay": `...)
+	word = strconv.AppendInt(word, int64(max(delay, time.Millisecond)), 10)
+	return settle(ctx, nc, "nak the job", ackSubject, append(word, '}'))
 }
 
 // Term gives a job up: it is removed, and reason stands in JetStream's advisory.
@@ -113,7 +111,7 @@ func settle(ctx context.Context, nc *nats.Conn, what, ackSubject string, word []
 // may answer, so a message that was stored just now may not be seen yet. It tries
 // again until ctx ends, also where there is no such stream: give ctx a deadline.
 func LastMsg(ctx context.Context, nc *nats.Conn, stream, subject string) (*nats.Msg, bool, error) {
-	ask := &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject}
+	ask := &nats.Msg{Subject: lastOf(stream, subject)}
 	msg, err := request(ctx, nc, ask, found)
 	if errors.Is(err, errNoMessage) {
 		return nil, false, nil
@@ -158,6 +156,25 @@ func HasSeq(ctx context.Context, nc *nats.Conn, stream string, seq uint64) (bool
 	}
 	return true, nil
 }
+
+// AskLast asks for the last message of a subject in a stream, once. The answer comes to the
+// subject reply, for HasLast.
+func AskLast(nc *nats.Conn, stream, subject, reply string) error {
+	return nc.PublishMsg(&nats.Msg{Subject: lastOf(stream, subject), Reply: reply})
+}
+
+// HasLast reads the answer to AskLast: whether there is such a message. An error is an
+// answer that does not say it, as there may be while a cluster elects. See LastMsg.
+func HasLast(answer *nats.Msg) (bool, error) {
+	err := found(answer)
+	if errors.Is(err, errNoMessage) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// lastOf is where the last message of a subject in a stream is asked for.
+func lastOf(stream, subject string) string { return "$JS.API.DIRECT.GET." + stream + "." + subject }
 
 // Has reports whether a stream has a message of a subject. See LastMsg.
 func Has(ctx context.Context, nc *nats.Conn, stream, subject string) (bool, error) {

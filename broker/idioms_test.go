@@ -294,6 +294,28 @@ func TestAnAckThatGaveUpIsNotSentLater(t *testing.T) {
 	}
 }
 
+// A job that was given back is delivered at once, also by a server that restarted since:
+// as where all of it is stopped and started again.
+func TestNakOutlivesTheServer(t *testing.T) {
+	srv, dir, nc, js := restartable(t)
+	submit(t, js, 1)
+	msg := deliver(t, js, broker.AckWait)
+	if err := broker.Nak(within(t, patience), nc, msg.Reply(), 0); err != nil {
+		t.Fatal(err)
+	}
+	srv.Shutdown()
+	restart(t, srv, dir)
+	brokertest.Setup(t, nc) // waits for the connection
+	start := time.Now()
+	again := deliver(t, js, broker.AckWait)
+	if took := time.Since(start); took > broker.AckWait/2 {
+		t.Errorf("it was delivered again after %s", took)
+	}
+	if n := delivery(t, again); n != 2 {
+		t.Errorf("it is delivery %d", n)
+	}
+}
+
 func TestLastMsg(t *testing.T) {
 	nc := brokertest.Connect(t, brokertest.Start(t))
 	brokertest.Setup(t, nc)
@@ -324,6 +346,39 @@ func TestLastMsg(t *testing.T) {
 	}
 	if ok, err := broker.Has(ctx, nc, broker.StreamResults, empty.Subject); !ok || err != nil {
 		t.Errorf("an empty message: %v, %v", ok, err)
+	}
+}
+
+func TestAskLast(t *testing.T) {
+	nc := brokertest.Connect(t, brokertest.Start(t))
+	end := endMsg("j")
+	inbox, answers := nc.NewInbox(), make(chan *nats.Msg, 1)
+	if _, err := nc.ChanSubscribe(inbox+".>", answers); err != nil {
+		t.Fatal(err)
+	}
+	has := func() (bool, error) {
+		reply := inbox + ".7"
+		if err := broker.AskLast(nc, broker.StreamResults, end.Subject, reply); err != nil {
+			t.Fatal(err)
+		}
+		m := receive(t, "the answer", answers)
+		if m.Subject != reply {
+			t.Errorf("the answer came on %s, want %s", m.Subject, reply)
+		}
+		return broker.HasLast(m)
+	}
+	if _, err := has(); err == nil {
+		t.Error("no error where there is no stream")
+	}
+	brokertest.Setup(t, nc)
+	if ok, err := has(); ok || err != nil {
+		t.Errorf("before: %v, %v", ok, err)
+	}
+	if _, err := broker.PublishEnd(within(t, patience), nc, end); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := has(); !ok || err != nil {
+		t.Errorf("after: %v, %v", ok, err)
 	}
 }
 

@@ -257,6 +257,8 @@ func (d *Dispatcher) receive(m *nats.Msg, now time.Time) {
 	case m.Sub != d.term.inboxes:
 	case strings.HasPrefix(m.Subject, d.term.inbox+offerToken):
 		d.term.answered(m, now)
+	case strings.HasPrefix(m.Subject, d.term.inbox+lookToken):
+		d.term.looked(m, now)
 	default:
 		d.term.pulled(m, now)
 	}

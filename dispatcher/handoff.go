@@ -1,7 +1,6 @@
 package dispatcher
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -61,32 +60,46 @@ func (t *term) hand(j *job, now time.Time) {
 	t.conclude(id, o, now)
 }
 
-// offerToken and pullToken tell apart what arrives at the term's inbox.
+// What arrives at the term's inbox is told apart by these.
 const (
 	offerToken = ".o."
+	lookToken  = ".l."
 	pullToken  = ".p."
 )
 
-// lookUp finds out whether a job's end is stored.
+// lookUp asks whether a job's end is stored.
 func (t *term) lookUp(id uint64, o *offer) {
-	subject := o.j.EndSubject()
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), offerTimeout)
-		defer cancel()
-		ended, err := broker.Has(ctx, t.nc, broker.StreamResults, subject)
-		t.post(func() {
-			o.looking, o.ended = false, ended && err == nil
-			t.conclude(id, o, time.Now())
-		})
-	})
+	reply := t.inbox + lookToken + strconv.FormatUint(id, 10)
+	if err := broker.AskLast(t.nc, broker.StreamResults, o.j.EndSubject(), reply); err != nil {
+		t.cfg.Logger.Warn("an end was not looked up", "job", o.j.ID, "err", err)
+	}
+}
+
+// looked takes the answer. Where it says nothing, the next sweep asks again.
+func (t *term) looked(m *nats.Msg, now time.Time) {
+	id, o := t.offerOf(m)
+	ended, err := broker.HasLast(m)
+	if o == nil || !o.looking || err != nil {
+		return
+	}
+	o.looking, o.ended = false, ended
+	t.conclude(id, o, now)
+}
+
+// offerOf returns the offer that an answer is about; nil where it comes too late.
+func (t *term) offerOf(m *nats.Msg) (id uint64, o *offer) {
+	id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
+	if err != nil {
+		return 0, nil
+	}
+	return id, t.offers[id]
 }
 
 // answered takes what a node said to an offer.
 func (t *term) answered(m *nats.Msg, now time.Time) {
-	id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
-	o := t.offers[id]
-	if err != nil || o == nil || o.answer != nil {
-		return // too late
+	id, o := t.offerOf(m)
+	if o == nil || o.answer != nil {
+		return
 	}
 	o.answer = &outcome{goTo: m.Reply}
 	if m.Header.Get("Status") == "503" {
@@ -97,11 +110,18 @@ func (t *term) answered(m *nats.Msg, now time.Time) {
 	t.conclude(id, o, now)
 }
 
-// sweepOffers gives up on offers that a node leaves unanswered.
+// sweepOffers gives up on offers that a node leaves unanswered, and on ends that cannot
+// be looked up: a job that ran already may then run again, but ends no second time.
 func (t *term) sweepOffers(now time.Time) {
 	for id, o := range t.offers {
-		if o.answer == nil && now.Sub(o.sent) > offerTimeout {
-			o.answer = &outcome{err: nats.ErrTimeout}
+		switch late := now.Sub(o.sent) > offerTimeout; {
+		case o.looking && !late:
+			t.lookUp(id, o)
+		case late && o.answer == nil:
+			o.looking, o.answer = false, &outcome{err: nats.ErrTimeout}
+			t.conclude(id, o, now)
+		case late:
+			o.looking = false
 			t.conclude(id, o, now)
 		}
 	}
