@@ -229,10 +229,15 @@ func (f *fleet) silent(now time.Time, unheard, every time.Duration) []string {
 	return ids
 }
 
-// alive notes that a silent node answered a probe.
+// alive notes that a node said something, which may be read later.
 func (f *fleet) alive(id string, now time.Time) {
-	if n := f.nodes[id]; n != nil {
-		n.heard, n.probed = now, time.Time{}
+	n := f.nodes[id]
+	if n == nil {
+		return
+	}
+	n.heard = now
+	if !n.probed.IsZero() {
+		n.probed = time.Time{}
 		f.refresh(id, now)
 	}
 }

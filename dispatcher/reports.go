@@ -124,6 +124,7 @@ func (d *Dispatcher) readReports() {
 
 // said takes a message of a node.
 func (d *Dispatcher) said(m *nats.Msg, now time.Time) {
+	d.fleet.alive(nodeOf(m), now)
 	if isState(m) || d.unread.has(nodeOf(m)) {
 		d.unread.put(m)
 		return
