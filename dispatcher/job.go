@@ -63,24 +63,25 @@ func readDelivery(m *nats.Msg, f *flow, sent time.Time, replies []string) (j *jo
 	return j, int(meta.NumPending), err
 }
 
+// offerHeaders are those that the dispatcher adds to each job.
+var offerHeaders = [...]string{
+	schemas.HeaderJob, schemas.HeaderTenant, schemas.HeaderFlow, schemas.HeaderKind, schemas.HeaderModel, schemas.HeaderBackend,
+	schemas.HeaderAttempt, schemas.HeaderWaited,
+}
+
 // offer is what a node is asked to run: the job's body and headers, and what the
 // dispatcher adds.
 func (j *job) offer(now time.Time) *nats.Msg {
 	c := j.promise.choice
-	m := nats.NewMsg(schemas.NodeSubject(c.Node, "run"))
-	m.Data = j.Body
+	m := &nats.Msg{Subject: schemas.NodeSubject(c.Node, "run"), Data: j.Body}
+	m.Header = make(nats.Header, len(j.msg.Header)+len(offerHeaders)+1)
 	maps.Copy(m.Header, j.msg.Header)
-	for k, v := range map[string]string{
-		schemas.HeaderJob:     j.ID,
-		schemas.HeaderTenant:  j.Flow.Tenant,
-		schemas.HeaderFlow:    j.flow.subject,
-		schemas.HeaderKind:    string(j.Kind),
-		schemas.HeaderModel:   c.Model,
-		schemas.HeaderBackend: c.Backend,
-		schemas.HeaderAttempt: strconv.FormatUint(j.attempt, 10),
-		schemas.HeaderWaited:  strconv.FormatInt(max(0, now.Sub(j.at).Milliseconds()), 10),
-	} {
-		m.Header.Set(k, v)
+	values := []string{
+		j.ID, j.Flow.Tenant, j.flow.subject, string(j.Kind), c.Model, c.Backend,
+		strconv.FormatUint(j.attempt, 10), strconv.FormatInt(max(0, now.Sub(j.at).Milliseconds()), 10),
+	}
+	for i, k := range offerHeaders {
+		m.Header[k] = values[i : i+1 : i+1] // parts of one slice: an offer is made for each job
 	}
 	if parent := j.traceQueue(); parent != "" {
 		m.Header.Set(schemas.HeaderTrace, parent)

@@ -11,8 +11,8 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// scope is the name of the instrumentation.
-const scope = "github.com/vramjet/vramjet/dispatcher"
+// tracer makes the spans of a dispatcher, where otel.SetTracerProvider says where they go.
+var tracer = otel.Tracer("github.com/vramjet/vramjet/dispatcher")
 
 // traceQueue begins the span of a job's wait, from when the queue took it, and returns the
 // context that its node goes on with as a traceparent: the job's own where nobody wants
@@ -22,13 +22,15 @@ func (j *job) traceQueue() string {
 		return schemas.Traceparent(trace.ContextWithSpan(context.Background(), j.span))
 	}
 	parent := schemas.WithTraceparent(context.Background(), j.msg.Header.Get(schemas.HeaderTrace))
-	ctx, span := otel.Tracer(scope).Start(parent, "queue "+j.Flow.Model, //nolint:spancheck // traced ends it
-		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(j.at), trace.WithAttributes(
+	ctx, span := tracer.Start(parent, "queue "+j.Flow.Model, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(j.at)) //nolint:spancheck // traced ends it
+	if span.IsRecording() {
+		span.SetAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", j.ID),
 			attribute.String("gen_ai.request.model", j.Flow.Model),
 			attribute.String("vramjet.tenant", j.Flow.Tenant), attribute.String("vramjet.class", string(j.Flow.Class)),
 			attribute.Int("vramjet.attempt", int(j.attempt)), //nolint:gosec // a few
-		))
+		)
+	}
 	j.span = span
 	return schemas.Traceparent(ctx) //nolint:spancheck // as above
 }

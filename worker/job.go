@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -222,6 +223,9 @@ func (a *attempt) submitted() time.Time { return a.offer.received.Add(-a.offer.W
 
 // log writes the one line about the attempt.
 func (a *attempt) log(s settlement, err, told error) {
+	if err == nil && told == nil && !a.w.cfg.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		return // most jobs
+	}
 	logger := a.w.cfg.Logger.With("job", a.offer.Job.ID, "model", a.offer.Model, "backend", a.backend.Name, "attempt", a.offer.Attempt)
 	switch {
 	case told != nil:

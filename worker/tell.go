@@ -64,8 +64,6 @@ func (a *attempt) publish(ctx context.Context, s settlement, body []byte) error 
 // say gives the queue the last word about the delivery. It tries again while
 // the lease lasts.
 func (a *attempt) say(life context.Context, s settlement) error {
-	ctx, cancel := context.WithTimeout(life, settleTimeout)
-	defer cancel()
 	if s.word == nak {
 		a.lease.wire.Lock() // an extension after it would undo the delay
 		defer a.lease.wire.Unlock()
@@ -75,19 +73,21 @@ func (a *attempt) say(life context.Context, s settlement) error {
 	if left <= 0 {
 		return errLost
 	}
+	limit := settleTimeout
+	switch {
+	case s.word == ack && a.offer.Job.Reply == "": // its end is stored: whoever gets it again sees that
+		limit = ackTimeout
+	case s.word == nak:
+		limit = min(left, settleTimeout) // nobody extends it now
+	}
+	ctx, cancel := context.WithTimeout(life, limit)
+	defer cancel()
 	switch s.word {
 	case ack:
-		if a.offer.Job.Reply == "" { // its end is stored: whoever gets it again sees that
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, ackTimeout)
-			defer cancel()
-		}
 		return broker.Ack(ctx, a.w.nc, a.lease.ack)
 	case term:
 		return broker.Term(ctx, a.w.nc, a.lease.ack, s.err.Error())
 	default:
-		ctx, cancel := context.WithTimeout(ctx, min(left, settleTimeout)) // nobody extends it now
-		defer cancel()
 		return broker.Nak(ctx, a.w.nc, a.lease.ack, s.delay)
 	}
 }

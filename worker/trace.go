@@ -13,38 +13,47 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// scope is the name of the instrumentation.
-const scope = "github.com/vramjet/vramjet/worker"
+// tracer makes the spans of a worker, where otel.SetTracerProvider says where they go.
+var tracer = otel.Tracer("github.com/vramjet/vramjet/worker")
 
 // traceRun begins the span of an attempt, as part of the trace that the offer names.
 func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
-	job := a.offer.Job
-	return otel.Tracer(scope).Start( //nolint:spancheck // the caller ends it
+	ctx, span := tracer.Start( //nolint:spancheck // the caller ends it
 		schemas.WithTraceparent(ctx, a.offer.header.Get(schemas.HeaderTrace)), "run "+a.offer.Model,
-		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(a.offer.received), trace.WithAttributes(
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(a.offer.received))
+	if job := a.offer.Job; span.IsRecording() {
+		span.SetAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", job.ID),
 			attribute.String("vramjet.tenant", job.Flow.Tenant), attribute.String("vramjet.class", string(job.Flow.Class)),
 			attribute.String("vramjet.node", a.w.cfg.Node), attribute.String("vramjet.backend", a.backend.Name),
 			attribute.Int("vramjet.attempt", int(a.offer.Attempt)), //nolint:gosec // a few
-		))
+		)
+	}
+	return ctx, span //nolint:spancheck // as above
 }
 
 // traceLoad begins the span of the wait for a model.
 func (a *attempt) traceLoad(ctx context.Context) trace.Span {
-	_, span := otel.Tracer(scope).Start(ctx, "load "+a.offer.Model) //nolint:spancheck // the caller ends it
-	return span                                                     //nolint:spancheck // as above
+	_, span := tracer.Start(ctx, "load "+a.offer.Model) //nolint:spancheck // the caller ends it
+	return span                                         //nolint:spancheck // as above
 }
 
 // traceCall begins the span of a request to the model server, as OpenTelemetry's
 // conventions for generative AI have it.
 func (a *attempt) traceCall(ctx context.Context, req providers.Request) (context.Context, trace.Span) {
-	operation := map[schemas.Kind]string{schemas.Chat: "chat", schemas.Completion: "text_completion", schemas.Embedding: "embeddings"}[req.Kind]
-	return otel.Tracer(scope).Start( //nolint:spancheck // the caller ends it
-		ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+	operation := operations[req.Kind]
+	ctx, span := tracer.Start(ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient)) //nolint:spancheck // the caller ends it
+	if span.IsRecording() {
+		span.SetAttributes(
 			attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", a.backend.Kind),
 			attribute.String("gen_ai.request.model", req.Model),
-		))
+		)
+	}
+	return ctx, span //nolint:spancheck // as above
 }
+
+// operations are kinds of jobs as OpenTelemetry names them.
+var operations = map[schemas.Kind]string{schemas.Chat: "chat", schemas.Completion: "text_completion", schemas.Embedding: "embeddings"}
 
 // endCall ends it, with what it brought.
 func (a *attempt) endCall(span trace.Span, answer providers.Answer, err error) {
