@@ -135,6 +135,9 @@ func (c *Client) Run(ctx context.Context, job Job) (*Stream, error) {
 	if job.Reply != "" {
 		return nil, errors.New("run: the stream chooses the reply subject: leave Reply empty, or use Submit")
 	}
+	if err := job.check(c.tenant); err != nil {
+		return nil, fmt.Errorf("submit: %w", err)
+	}
 	known := job.ID != "" && !job.Inbox // to others too: there may be events of it
 	subject, pulse := c.nc.NewInbox(), livePulse
 	switch {
@@ -173,9 +176,11 @@ func (s *Stream) catchUp(ctx context.Context) error {
 		return fmt.Errorf("run: job %s: %w", s.ticket.ID, ErrDuplicate)
 	}
 	if !s.ticket.Duplicate {
-		if _, ended, err := s.client.storedEnd(ctx, s.ticket.ID); err != nil || !ended {
+		_, ended, err := s.client.storedEnd(ctx, s.ticket.ID)
+		if err != nil || !ended {
 			return err
 		}
+		s.ticket.Duplicate = true
 	}
 	return s.reread(ctx)
 }

@@ -16,7 +16,7 @@ type jobsCmd struct {
 	Ls     jobsLsCmd     `cmd:"" help:"List jobs: those that wait, run and have ended."`
 	Show   jobsShowCmd   `cmd:"" help:"Show all that is known of a job."`
 	Status jobsStatusCmd `cmd:"" help:"Show where a job is."`
-	Why    jobsWhyCmd    `cmd:"" help:"Show why a job waits."`
+	Why    jobsWhyCmd    `cmd:"" help:"Show why a job waits, or failed."`
 	Watch  jobsWatchCmd  `cmd:"" help:"Show the changes of a job, or of all, as they come."`
 	Result jobsResultCmd `cmd:"" help:"Print the answer of a job."`
 	Cancel jobsCancelCmd `cmd:"" help:"Cancel a job, whether it waits or runs."`
@@ -70,7 +70,7 @@ func (*jobsWhyCmd) Help() string {
 `
 }
 
-// Run shows why the job waits.
+// Run shows why the job waits, or failed.
 func (j *jobsWhyCmd) Run(ctx context.Context, a *app) error {
 	c, closeClient, err := a.client(ctx)
 	if err != nil {
@@ -80,6 +80,11 @@ func (j *jobsWhyCmd) Run(ctx context.Context, a *app) error {
 	why, err := c.Why(ctx, j.ID)
 	if err != nil {
 		return err
+	}
+	if why.State != schemas.JobQueued && why.State != schemas.JobRunning && why.State != schemas.JobDelayed && why.Reason == "" {
+		if _, err := c.Result(ctx, j.ID); err != nil {
+			why.Reason = err.Error()
+		}
 	}
 	if a.asJSON() {
 		return a.printJSON(why)

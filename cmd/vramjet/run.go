@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -85,7 +86,7 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 		return err
 	}
 	if err != nil {
-		return usage(fmt.Errorf("%w (see vramjet --help)", err))
+		return usage(fmt.Errorf("%w (see %s --help)", err, commandOf(err)))
 	}
 	a := &app{globals: &c.globals, getenv: getenv, streams: std}
 	stop, err := a.startTracing(ctx)
@@ -94,6 +95,25 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 	}
 	defer stop()
 	return parsed.Run(a)
+}
+
+// commandOf is the command whose arguments could not be parsed.
+func commandOf(err error) string {
+	var parse *kong.ParseError
+	if !errors.As(err, &parse) || parse.Context == nil {
+		return "vramjet"
+	}
+	var words []string
+	for n := parse.Context.Selected(); n != nil; n = n.Parent {
+		if n.Type != kong.ArgumentNode {
+			words = append(words, n.Name)
+		}
+	}
+	if len(words) == 0 {
+		return "vramjet"
+	}
+	slices.Reverse(words)
+	return strings.Join(words, " ")
 }
 
 // errHelp ends the parsing once the help was shown.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/vramjet/vramjet/client"
@@ -77,6 +78,9 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer stream.Close()
+	if stream.Ticket().Duplicate {
+		a.note("job %s was submitted before: this is what became of it then", stream.ID())
+	}
 	wait := ctx
 	if s.Wait > 0 {
 		var cancel context.CancelFunc
@@ -127,14 +131,13 @@ func (s *submitCmd) follow(ctx context.Context, a *app, c *client.Client, stream
 	return nil
 }
 
-// noDispatcherAfter is how long a job shows no sign of life before its submitter
-// is told that there is nobody to run it.
-const noDispatcherAfter = 3 * time.Second
+// tellWhyAfter is how long a job shows no sign of life before its submitter is told what
+// it waits for.
+const tellWhyAfter = 3 * time.Second
 
-// firstEvent waits for the first event, and says so where it waits for a
-// dispatcher.
+// firstEvent waits for the first event, and says what it waits for.
 func firstEvent(ctx context.Context, a *app, c *client.Client, stream *client.Stream) (client.Event, error) {
-	short, cancel := context.WithTimeout(ctx, noDispatcherAfter)
+	short, cancel := context.WithTimeout(ctx, tellWhyAfter)
 	defer cancel()
 	e, err := stream.Next(short)
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
@@ -145,6 +148,10 @@ func firstEvent(ctx context.Context, a *app, c *client.Client, stream *client.St
 		a.note("job %s waits in the queue: no dispatcher is running", stream.ID())
 	case err == nil && info.State == schemas.JobDelayed:
 		a.note("job %s begins at %s at the earliest", stream.ID(), info.Due.Local().Format(time.RFC3339))
+	case err == nil && info.State == schemas.JobQueued:
+		if why, err := c.Why(ctx, stream.ID()); err == nil && why.Reason != "" {
+			a.note("job %s waits: %s (more: vramjet jobs why %s)", stream.ID(), strings.Join(append([]string{why.Reason}, why.Why[:min(1, len(why.Why))]...), ": "), stream.ID())
+		}
 	}
 	return stream.Next(ctx)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -45,6 +46,9 @@ func (c *upCmd) settings() map[string]string { return map[string]string{"http": 
 
 // Run runs until ctx ends, or with --try until the answer is there.
 func (c *upCmd) Run(ctx context.Context, a *app) error {
+	if a.Server+a.Context+a.Creds != "" {
+		return usage(errors.New("up runs a NATS server of its own: to join another, vramjet worker or vramjet dispatcher"))
+	}
 	cfg, from, err := a.load(c.settings())
 	if err != nil {
 		return err
@@ -82,6 +86,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	defer a.tellStopping(ctx, c.Drain)()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var group errgroup.Group
@@ -147,7 +152,7 @@ func (c *upCmd) backends(ctx context.Context, a *app, nc *nats.Conn, cfg *Config
 			a.note("backend  no model server was found on this machine: a SIMULATED one stands in, its answers are made up")
 			sim = true
 		default:
-			a.note("backend  no model server was found on this machine yet; looking on (start Ollama or llama-server, or name one in --config; --sim simulates one)")
+			a.note("backend  " + noModelServer)
 		}
 	}
 	if sim {
@@ -161,6 +166,16 @@ func (c *upCmd) backends(ctx context.Context, a *app, nc *nats.Conn, cfg *Config
 		f.simulate(url)
 	}
 	return f, nil
+}
+
+// noModelServer says that there is none, and what to do.
+const noModelServer = "no model server was found on this machine yet; looking on (start Ollama or llama-server, or name one in --config; --sim simulates one)"
+
+// tellStopping says that a process stops, once ctx ends, until it has stopped.
+func (a *app) tellStopping(ctx context.Context, drain time.Duration) (stopped func() bool) {
+	return context.AfterFunc(ctx, func() {
+		a.note("stopping: jobs that run have %s to end, others wait in the queue; ctrl-C again stops at once, and they run again later", drain)
+	})
 }
 
 // greet says what there is once the node has reported it, and what to try. With
@@ -203,7 +218,9 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 		return err
 	}
 	defer stream.Close()
-	return (&submitCmd{}).follow(ctx, a, cl, stream)
+	err = (&submitCmd{}).follow(ctx, a, cl, stream)
+	a.note("\nthat was all, and nothing runs any more; to have it stay: vramjet up")
+	return err
 }
 
 // reachable is how a server that listens on every address is reached from here.

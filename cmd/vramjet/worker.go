@@ -56,6 +56,9 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of what jobs need while they drain
 	defer end()
 	backends := newBackendFinder(nc, cfg, a.getenv, log)
+	if backends.found && !c.Sim && len(backends.lookNow(ctx)) == 0 {
+		a.note(noModelServer)
+	}
 	if c.Sim {
 		url, err := simServer(life)
 		if err != nil {
@@ -63,6 +66,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 		}
 		backends.simulate(url)
 	}
+	defer a.tellStopping(ctx, c.Drain)()
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.serve(gctx) })
 	group.Go(func() error { return work(gctx, cfg, backends, h, c.Drain) })
