@@ -18,6 +18,10 @@ const pullTimeout = 2 * time.Second
 // before the consumer has the job that it is of.
 var pullOne = []byte(`{"batch":1,"expires":100000000}`)
 
+// pullsLost is when a pull that has no answer will hardly get one: a cluster leaves some
+// unanswered under load.
+const pullsLost = 300 * time.Millisecond
+
 // pullsOver is when no pull waits any more that was sent before.
 const pullsOver = 150 * time.Millisecond
 

@@ -137,7 +137,7 @@ func (t *term) step(now time.Time) (ended bool) {
 	case t.closing.IsZero():
 		t.plan(now)
 		return false
-	case now.Before(t.closing) && t.underWay():
+	case now.Before(t.closing) && t.underWay(now):
 		return false
 	}
 	for _, s := range []*nats.Subscription{t.hints, t.inboxes} {
@@ -155,10 +155,10 @@ func (t *term) step(now time.Time) (ended bool) {
 	return true
 }
 
-// underWay reports whether a pull or an offer waits for its answer.
-func (t *term) underWay() bool {
+// underWay reports whether a pull or an offer waits for an answer that may still come.
+func (t *term) underWay(now time.Time) bool {
 	for _, f := range t.flows {
-		if len(f.awaiting) > 0 && !f.awaiting[0].sent.IsZero() {
+		if n := len(f.awaiting); n > 0 && now.Sub(f.awaiting[n-1].sent) < pullsLost {
 			return true
 		}
 	}
