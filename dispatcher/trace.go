@@ -22,7 +22,7 @@ func (j *job) traceQueue() string {
 		return schemas.Traceparent(trace.ContextWithSpan(context.Background(), j.span))
 	}
 	parent := schemas.WithTraceparent(context.Background(), j.msg.Header.Get(schemas.HeaderTrace))
-	ctx, span := tracer.Start(parent, "queue "+j.Flow.Model, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(j.at)) //nolint:spancheck // traced ends it
+	ctx, span := tracer.Start(parent, "queue "+j.Flow.Model, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(j.at))
 	if span.IsRecording() {
 		span.SetAttributes(
 			attribute.String("messaging.system", "nats"), attribute.String("messaging.message.id", j.ID),
@@ -32,7 +32,7 @@ func (j *job) traceQueue() string {
 		)
 	}
 	j.span = span
-	return schemas.Traceparent(ctx) //nolint:spancheck // as above
+	return schemas.Traceparent(ctx)
 }
 
 // traced ends it: the job has a node.

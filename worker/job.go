@@ -55,7 +55,7 @@ func (a *attempt) run(life, work context.Context) {
 	if told == nil && s.event == schemas.EventEnd && !s.dead {
 		a.deleteBody(life)
 	}
-	a.log(s, err, told)
+	a.log(life, s, err, told)
 	a.w.send(settled{a.number})
 }
 
@@ -222,8 +222,8 @@ func (a *attempt) stats(now time.Time) schemas.Run {
 func (a *attempt) submitted() time.Time { return a.offer.received.Add(-a.offer.Waited) }
 
 // log writes the one line about the attempt.
-func (a *attempt) log(s settlement, err, told error) {
-	if err == nil && told == nil && !a.w.cfg.Logger.Enabled(context.Background(), slog.LevelDebug) {
+func (a *attempt) log(ctx context.Context, s settlement, err, told error) {
+	if err == nil && told == nil && !a.w.cfg.Logger.Enabled(ctx, slog.LevelDebug) {
 		return // most jobs
 	}
 	logger := a.w.cfg.Logger.With("job", a.offer.Job.ID, "model", a.offer.Model, "backend", a.backend.Name, "attempt", a.offer.Attempt)

@@ -18,7 +18,7 @@ var tracer = otel.Tracer("github.com/vramjet/vramjet/worker")
 
 // traceRun begins the span of an attempt, as part of the trace that the offer names.
 func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
-	ctx, span := tracer.Start( //nolint:spancheck // the caller ends it
+	ctx, span := tracer.Start(
 		schemas.WithTraceparent(ctx, a.offer.header.Get(schemas.HeaderTrace)), "run "+a.offer.Model,
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(a.offer.received))
 	if job := a.offer.Job; span.IsRecording() {
@@ -29,7 +29,7 @@ func (a *attempt) traceRun(ctx context.Context) (context.Context, trace.Span) {
 			attribute.Int("vramjet.attempt", int(a.offer.Attempt)), //nolint:gosec // a few
 		)
 	}
-	return ctx, span //nolint:spancheck // as above
+	return ctx, span
 }
 
 // traceLoad begins the span of the wait for a model.
@@ -42,14 +42,14 @@ func (a *attempt) traceLoad(ctx context.Context) trace.Span {
 // conventions for generative AI have it.
 func (a *attempt) traceCall(ctx context.Context, req providers.Request) (context.Context, trace.Span) {
 	operation := operations[req.Kind]
-	ctx, span := tracer.Start(ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient)) //nolint:spancheck // the caller ends it
+	ctx, span := tracer.Start(ctx, operation+" "+req.Model, trace.WithSpanKind(trace.SpanKindClient))
 	if span.IsRecording() {
 		span.SetAttributes(
 			attribute.String("gen_ai.operation.name", operation), attribute.String("gen_ai.provider.name", a.backend.Kind),
 			attribute.String("gen_ai.request.model", req.Model),
 		)
 	}
-	return ctx, span //nolint:spancheck // as above
+	return ctx, span
 }
 
 // operations are kinds of jobs as OpenTelemetry names them.

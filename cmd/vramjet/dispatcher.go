@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/vramjet/vramjet/broker"
 )
 
 // dispatcherCmd runs a dispatcher.
@@ -54,8 +52,7 @@ func (c *dispatcherCmd) Run(ctx context.Context, a *app) error {
 	if err := makeStreams(ctx, nc, c.Replicas); err != nil {
 		return err
 	}
-	h.metrics.MustRegister(broker.ConnectionCollector(nc))
-	h.checks.add(connected(nc))
+	h.connected(nc)
 	log := a.logger()
 	watch, err := h.dashboard(nc, cfg, log)
 	if err != nil {

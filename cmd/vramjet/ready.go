@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/vramjet/vramjet/broker"
 )
 
 // A healthCheck is something that a process needs to do its work.
@@ -71,12 +73,13 @@ func (c *checks) handler(onlyLive bool) http.HandlerFunc {
 	}
 }
 
-// connected checks that NATS is there.
-func connected(nc *nats.Conn) healthCheck {
-	return healthCheck{name: "nats", err: func() error {
+// connected has the metrics and the checks tell of a connection to NATS.
+func (h *health) connected(nc *nats.Conn) {
+	h.metrics.MustRegister(broker.ConnectionCollector(nc))
+	h.checks.add(healthCheck{name: "nats", err: func() error {
 		if !nc.IsConnected() {
 			return errors.New("not connected to NATS")
 		}
 		return nil
-	}}
+	}})
 }

@@ -46,9 +46,6 @@ func (c *upCmd) settings() map[string]string { return map[string]string{"http": 
 
 // Run runs until ctx ends, or with --try until the answer is there.
 func (c *upCmd) Run(ctx context.Context, a *app) error {
-	if a.Server+a.Context+a.Creds != "" {
-		return usage(errors.New("up runs a NATS server of its own: to join another, vramjet worker or vramjet dispatcher"))
-	}
 	cfg, from, err := a.load(c.settings())
 	if err != nil {
 		return err
@@ -74,8 +71,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.note("vramjet %s  protocol %s  embedded NATS (file store, fsync %s)  data %s", version, protocol, c.Durability, c.dataDir(a))
 
-	h.metrics.MustRegister(broker.ConnectionCollector(nc))
-	h.checks.add(connected(nc))
+	h.connected(nc)
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of the dispatcher, which outlives the worker's jobs
 	defer end()
 	backends, err := c.backends(life, a, nc, cfg)
@@ -107,6 +103,9 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 
 // server starts the embedded NATS server.
 func (c *upCmd) server(a *app) (*embedded.Server, error) {
+	if a.Server+a.Context+a.Creds != "" {
+		return nil, usage(errors.New("up runs a NATS server of its own: to join another, vramjet worker or vramjet dispatcher"))
+	}
 	host, port, err := net.SplitHostPort(c.NATS)
 	if err != nil {
 		return nil, usage(fmt.Errorf("--nats %q is not like 127.0.0.1:4222", c.NATS))

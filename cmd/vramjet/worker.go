@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/vramjet/vramjet/broker"
 )
 
 // workerCmd runs a worker.
@@ -48,8 +46,7 @@ func (c *workerCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer leave(nc)
-	h.metrics.MustRegister(broker.ConnectionCollector(nc))
-	h.checks.add(connected(nc))
+	h.connected(nc)
 	log := a.logger()
 	log.Info("worker", "node", cfg.Node, "version", version, "protocol", protocol, "nats", nc.ConnectedUrlRedacted(), "http", h.url())
 
