@@ -116,6 +116,11 @@ func connectOptions(cfg *ConnectConfig, log *slog.Logger) ([]nats.Option, error)
 	if err != nil {
 		return nil, err
 	}
+	for server := range strings.SplitSeq(cfg.URL, ",") {
+		if s := strings.TrimSpace(server); strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
+			return nil, fmt.Errorf("connect to NATS at %s: that is an address of HTTP, and NATS is mostly on port 4222: nats://host:4222", Redact(s))
+		}
+	}
 	if (cfg.Cert == "") != (cfg.Key == "") {
 		return nil, errors.New("connect to NATS: a client certificate needs both its file and its key's file")
 	}
@@ -247,6 +252,8 @@ func connectHint(cfg *ConnectConfig, err error) string {
 		return ": check that a server runs there, or name another URL"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired):
 		return ": check the credentials"
+	case errors.Is(err, nats.ErrTimeout), alert != nil && alert.Timeout():
+		return ": check that it is a NATS server (mostly on port 4222), and that it can be reached from here"
 	case untrusted:
 		return ": name the authority of the server's certificate (ca)"
 	case cfg.Cert == "" && (errors.Is(err, nats.ErrTLS) || alert != nil && alert.Op == "remote error"):

@@ -176,11 +176,9 @@ func (s *Stream) catchUp(ctx context.Context) error {
 		return fmt.Errorf("run: job %s: %w", s.ticket.ID, ErrDuplicate)
 	}
 	if !s.ticket.Duplicate {
-		_, ended, err := s.client.storedEnd(ctx, s.ticket.ID)
-		if err != nil || !ended {
+		if _, ended, err := s.client.storedEnd(ctx, s.ticket.ID); err != nil || !ended {
 			return err
 		}
-		s.ticket.Duplicate = true
 	}
 	return s.reread(ctx)
 }

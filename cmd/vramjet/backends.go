@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (f *backendFinder) add(ctx context.Context, w *worker.Worker, b Backend, na
 		}
 		return true
 	}
-	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", redact(b.URL))
+	f.log.Info("backend", "backend", b.Name, "kind", b.Kind, "url", cmp.Or(redact(b.URL), "the vendor's"))
 	return true
 }
 

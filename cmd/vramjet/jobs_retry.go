@@ -53,6 +53,6 @@ func cannotRetry(ctx context.Context, c *client.Client, id string) error {
 	case info.State == schemas.JobState(schemas.StatusOK):
 		return fmt.Errorf("job %s ended well: vramjet jobs result %s prints its answer", id, id)
 	default:
-		return fmt.Errorf("job %s ended as %s, and its request left the queue with it: only dead letters can be retried, so its submitter must submit it again, under a new id", id, info.State)
+		return fmt.Errorf("job %s ended as %s: only dead letters can be retried, and it is none, or none any more (was it submitted again already? vramjet jobs ls): its request left the queue with it, so its submitter must submit it again, under a new id", id, info.State)
 	}
 }

@@ -73,21 +73,19 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 		fmt.Fprintln(a.out, ticket.ID)
 		return nil
 	}
+	began := time.Now()
 	stream, err := c.Run(ctx, job)
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	if stream.Ticket().Duplicate {
-		a.note("job %s was submitted before: this is what became of it then", stream.ID())
-	}
 	wait := ctx
 	if s.Wait > 0 {
 		var cancel context.CancelFunc
 		wait, cancel = context.WithTimeoutCause(ctx, s.Wait, errWait)
 		defer cancel()
 	}
-	err = s.follow(wait, a, c, stream)
+	err = s.follow(wait, a, c, stream, began)
 	switch {
 	case ctx.Err() != nil:
 		cancelJob(ctx, a, c, stream.ID())
@@ -100,8 +98,9 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 	}
 }
 
-// follow shows the answer as it comes, and the summary.
-func (s *submitCmd) follow(ctx context.Context, a *app, c *client.Client, stream *client.Stream) error {
+// follow shows the answer as it comes, and the summary, of a job that was submitted at
+// began.
+func (s *submitCmd) follow(ctx context.Context, a *app, c *client.Client, stream *client.Stream, began time.Time) error {
 	shown := &answer{out: a.out, hidden: a.asJSON() || s.Embed}
 	e, err := firstEvent(ctx, a, c, stream)
 	for err == nil {
@@ -127,9 +126,16 @@ func (s *submitCmd) follow(ctx context.Context, a *app, c *client.Client, stream
 		shown.began = false
 	}
 	shown.end(result)
+	if took := time.Duration(result.Run.TotalMS) * time.Millisecond; stream.Ticket().Duplicate || took > time.Since(began)+clocksDiffer {
+		a.note("job %s was submitted before: this is its answer from then", stream.ID())
+	}
 	a.note("%s", summary(result))
 	return nil
 }
+
+// clocksDiffer is how far the clocks of a fleet are apart at most, as far as it matters: an
+// answer that took longer than it was waited for is one from before.
+const clocksDiffer = time.Second
 
 // tellWhyAfter is how long a job shows no sign of life before its submitter is told what
 // it waits for.

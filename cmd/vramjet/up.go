@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,7 +93,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h) })
 	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h, c.Drain) })
 	group.Go(func() error {
-		err := c.greet(ctx, a, nc, reachable(srv.ClientURL()), h.url())
+		err := c.greet(ctx, a, nc, cfg.Node, addresses{nats: reachable(srv.ClientURL()), http: h.url()})
 		if err != nil || c.Try != "" {
 			stop()
 		}
@@ -121,7 +122,11 @@ func (c *upCmd) server(a *app) (*embedded.Server, error) {
 	if c.Durability == "interval" {
 		cfg.SyncInterval = 2 * time.Minute
 	}
-	return embedded.Start(cfg, a.logger())
+	srv, err := embedded.Start(cfg, a.logger())
+	if err != nil {
+		return nil, fmt.Errorf("%w (--data and --nats name others)", err)
+	}
+	return srv, nil
 }
 
 // dataDir is where jobs are stored.
@@ -177,9 +182,12 @@ func (a *app) tellStopping(ctx context.Context, drain time.Duration) (stopped fu
 	})
 }
 
+// addresses are where what runs here is found; "" for what is not.
+type addresses struct{ nats, http string }
+
 // greet says what there is once the node has reported it, and what to try. With
 // --try it does that.
-func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpURL string) error {
+func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, node string, at addresses) error {
 	cl, err := client.New(nc, client.Options{})
 	if err != nil {
 		return err
@@ -189,6 +197,7 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 		if nodes, err = cl.Nodes(ctx, 200*time.Millisecond); err != nil && ctx.Err() == nil {
 			return err
 		}
+		nodes = slices.DeleteFunc(nodes, func(n schemas.NodeState) bool { return n.Node != node }) // others may have joined before
 	}
 	models := served(nodes, schemas.Chat)
 	if len(models) == 0 {
@@ -200,24 +209,25 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, natsURL, httpU
 		}
 	}
 	a.note("models   %s", modelList(nodes))
-	if httpURL != "" {
-		a.note("health   %s/readyz", httpURL)
-		a.note("page     %s/", httpURL)
+	if at.http != "" {
+		a.note("health   %s/readyz", at.http)
+		a.note("page     %s/", at.http)
 	}
-	a.note("nats     %s", natsURL)
+	a.note("nats     %s", at.nats)
 	model := models[0]
 	if c.Try == "" {
-		a.note("try      vramjet submit -s %s -m %s \"Why is the sky blue?\"", natsURL, model)
-		a.note("         nats -s %s pub vj.v1.jobs.default.normal.%s \"Why is the sky blue?\"", natsURL, model)
+		a.note("try      vramjet submit -s %s -m %s \"Why is the sky blue?\"", at.nats, model)
+		a.note("         nats -s %s pub vj.v1.jobs.default.normal.%s \"Why is the sky blue?\"", at.nats, model)
 		return nil
 	}
 	a.note("\n$ vramjet submit -m %s %q", model, c.Try)
+	began := time.Now()
 	stream, err := cl.Run(ctx, client.Chat(model, c.Try))
 	if err != nil {
 		return err
 	}
 	defer stream.Close()
-	err = (&submitCmd{}).follow(ctx, a, cl, stream)
+	err = (&submitCmd{}).follow(ctx, a, cl, stream, began)
 	a.note("\nthat was all, and nothing runs any more; to have it stay: vramjet up")
 	return err
 }

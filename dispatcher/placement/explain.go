@@ -126,7 +126,7 @@ func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, no
 	}
 	l := p.line(ask.Flow, before)
 	turns := float64(before+1) / l.share
-	wait := (float64(l.above) + turns) * 1000 * cmp.Or(p.seconds, 1) / float64(max(1, slots-kept))
+	wait := (float64(l.above) + turns) * 1000 * p.seconds / float64(max(1, slots-kept))
 	x.Next = "it begins when its turn comes"
 	if l.above > 0 && s.policy.AgingMS > 0 {
 		aging := s.policy.AgingMS * int64(ask.Flow.Class.Rank())
@@ -142,7 +142,9 @@ func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, no
 		x.Reason = p.name + " is being loaded" + l.String()
 		wait += float64(loadTime(p))
 	}
-	x.ETAMS = int64(wait)
+	if p.seconds > 0 || !ready { // else nobody knows yet how long its jobs take
+		x.ETAMS = int64(wait)
+	}
 }
 
 // explainLoad explains a wait for a load.
