@@ -210,6 +210,10 @@ func runPage(t *testing.T, blocks []docBlock) {
 	}
 }
 
+// looks says which commands are typed when there is something to be seen: a page does not
+// say how long its reader waited.
+var looks = regexp.MustCompile(`^nats stream get\b`)
+
 // stays says which commands do not end by themselves.
 var stays = regexp.MustCompile(`^vramjet (up|dispatcher|worker)\b|&$`)
 
@@ -237,6 +241,18 @@ func (term *terminal) typed(c typedCommand) {
 		}
 	case strings.HasPrefix(line, "go run"):
 		term.module()
+	}
+	if looks.MatchString(line) {
+		var out []byte
+		for end := time.Now().Add(patience); !alike(c.prints, string(out)); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				term.Fatalf("%s: %s prints\n%s\nthe page shows\n%s", c.at, line, out, c.prints)
+			}
+			again := exec.Command("bash", "-c", line)
+			again.Dir, again.Env = cmd.Dir, cmd.Env
+			out, _ = again.CombinedOutput() // it fails where there is nothing yet
+		}
+		return
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var printed safeBuffer
