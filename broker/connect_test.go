@@ -300,3 +300,12 @@ func containsAll(s string, words []string) bool {
 	}
 	return true
 }
+
+// An address of the page, which is HTTP's, is told from one of NATS.
+func TestConnectToHTTP(t *testing.T) {
+	cfg := broker.ConnectConfig{URL: "nats://127.0.0.1:4222, http://ana:secret@127.0.0.1:7433"}
+	_, err := broker.Connect(t.Context(), cfg, brokertest.Log(t))
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:7433: that is an address of HTTP") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -102,7 +102,7 @@ func (c *Client) publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 	again := msg.Header.Get(schemas.HeaderMsgID) != "" // the queue knows it then
 	wait := resubmitAfter
 	for tries := 1; ; {
-		try, cancel := context.WithCancel(ctx)
+		try, cancel := ctx, context.CancelFunc(func() {})
 		if again {
 			try, cancel = context.WithTimeout(ctx, wait)
 		}
