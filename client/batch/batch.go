@@ -71,6 +71,16 @@ type Progress struct {
 	InFlight int                  `json:"in_flight"` // in the queue, or running
 	Codes    map[schemas.Code]int `json:"codes"`     // of those that failed
 	Trouble  string               `json:"trouble,omitempty"`
+
+	// Examples has for each code one of the lines that failed with it.
+	Examples map[schemas.Code]Example `json:"examples,omitempty"`
+}
+
+// An Example is a line that failed.
+type Example struct {
+	Line     int    `json:"line"` // from 1
+	CustomID string `json:"custom_id"`
+	Message  string `json:"message"`
 }
 
 // Done is how many lines have their result.

@@ -242,20 +242,36 @@ func (l *line) request() (*request, error) {
 			return nil, lineError(`it is not {"custom_id": "…", "method": "POST", "url": "/v1/…", "body": {…}}`)
 		}
 	}
-	kind, ok := kinds[r.URL]
+	return r, r.check()
+}
+
+// check returns all that is wrong with a request.
+func (r *request) check() error {
+	var wrong []string
 	switch {
 	case r.CustomID == "":
-		return nil, lineError("it has no custom_id")
+		wrong = append(wrong, "it has no custom_id")
 	case !schemas.ValidCustomID(r.CustomID):
-		return nil, lineError("its custom_id is not 1 to 256 printable characters without space at its ends")
-	case r.Method != http.MethodPost:
-		return nil, lineError("its method is %q, and must be POST", r.Method)
-	case !ok:
-		return nil, lineError("its url is %q, and must be one of /v1/chat/completions, /v1/completions and /v1/embeddings", r.URL)
-	case len(r.Body) == 0 || r.Body[0] != '{':
-		return nil, lineError("its body is no JSON object")
+		wrong = append(wrong, "its custom_id is not 1 to 256 printable characters without space at its ends")
 	}
-	return r, r.checkBody(kind)
+	if r.Method != http.MethodPost {
+		wrong = append(wrong, fmt.Sprintf("its method is %q, and must be POST", r.Method))
+	}
+	kind, ok := kinds[r.URL]
+	if !ok {
+		wrong = append(wrong, fmt.Sprintf("its url is %q, and must be one of /v1/chat/completions, /v1/completions and /v1/embeddings", r.URL))
+	}
+	if len(r.Body) == 0 || r.Body[0] != '{' {
+		wrong = append(wrong, "its body is no JSON object")
+	} else if ok {
+		if err := r.checkBody(kind); err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return lineError("%s", strings.Join(wrong, "; "))
 }
 
 // checkBody checks the body as the dispatcher would.

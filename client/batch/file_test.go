@@ -69,6 +69,7 @@ func TestBadFiles(t *testing.T) {
 		"another endpoint": {strings.Replace(good, "chat/completions", "embeddings", 1), "line 1: body: "},
 		"no body":          {`{"custom_id":"a","method":"POST","url":"/v1/embeddings"}`, "line 1: its body is no JSON object"},
 		"a number":         {strings.Replace(good, `"a"`, `7`, 1), "line 1: its custom_id is no text, but JSON's number"},
+		"several faults":   {strings.Replace(strings.Replace(good, "POST", "GET", 1), `"a"`, `""`, 1), `line 1: it has no custom_id; its method is "GET", and must be POST`},
 		"an array":         {"[1]", `line 1: it is not {"custom_id"`},
 	} {
 		t.Run(name, func(t *testing.T) {

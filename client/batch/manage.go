@@ -116,7 +116,7 @@ func Fetch(ctx context.Context, nc *nats.Conn, tenant, batch, out string) (p Pro
 	if err := s.results(ctx, rec, has, o.add); err != nil {
 		return p, err
 	}
-	return Progress{Batch: batch, Jobs: rec.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes}, nil
+	return Progress{Batch: batch, Jobs: rec.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes, Examples: o.examples}, nil
 }
 
 // Cancel has nothing more of a batch run: what waits and what runs ends as cancelled.
@@ -150,7 +150,8 @@ func Cancel(ctx context.Context, nc *nats.Conn, tenant, batch string) (*schemas.
 }
 
 // RetryErrors runs the lines of a completed batch again that failed: all, or those
-// with one of the codes. Their old results are taken out of the files.
+// with one of the codes. Their old results are taken out of the files. Those that were
+// at fault themselves may have been corrected in the file of requests meanwhile.
 func RetryErrors(ctx context.Context, nc *nats.Conn, out string, codes []schemas.Code, cfg Config) (Progress, error) {
 	m, err := readManifest(out)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -171,8 +172,11 @@ func RetryErrors(ctx context.Context, nc *nats.Conn, out string, codes []schemas
 	switch {
 	case done < m.Jobs:
 		return Progress{}, fmt.Errorf("%d of %d lines have a result: finish the batch first (resume)", done, m.Jobs)
-	case again == 0:
-		return Progress{Batch: m.Batch, Jobs: m.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes}, nil
+	case len(again) == 0:
+		return Progress{Batch: m.Batch, Jobs: m.Jobs, OK: o.answered, Failed: o.failed, Codes: o.codes, Examples: o.examples}, nil
+	}
+	if err := m.takeCorrections(again); err != nil {
+		return Progress{}, err
 	}
 	m.Round++ // first, so that no result of the round before is taken for one of this
 	if err := m.write(out); err != nil {
@@ -184,18 +188,48 @@ func RetryErrors(ctx context.Context, nc *nats.Conn, out string, codes []schemas
 	return Resume(ctx, nc, out, cfg)
 }
 
-// split returns what stays of the file of failures, and how many are to be run again.
-func (o *outputs) split(codes []schemas.Code) (kept []byte, again int, err error) {
-	if _, err := o.bad.file.Seek(0, 0); err != nil {
-		return nil, 0, fmt.Errorf("read the failures: %w", err)
+// takeCorrections takes a file of requests that was changed since it was submitted. The
+// lines that are to be run again, and how many there are, must be what they were, by
+// their custom_ids.
+func (m *manifest) takeCorrections(again map[int]string) error {
+	f, err := Check(m.Path)
+	if err != nil || f.SHA256 == m.SHA256 {
+		return err
 	}
+	if f.Lines != m.Lines || f.Jobs != m.Jobs {
+		return fmt.Errorf("%s has %d requests now, and had %d: correct lines in their place, and add and remove none", m.Path, f.Jobs, m.Jobs)
+	}
+	requests, closeFile, err := read(m.Path)
+	if err != nil {
+		return err
+	}
+	defer closeFile()
+	for q := range requests {
+		if q.err != nil {
+			return q.err
+		}
+		if id, ok := again[q.line]; ok && id != q.CustomID {
+			return fmt.Errorf("%s: line %d had the custom_id %q: correct lines in their place, and add and remove none", m.Path, q.line, id)
+		}
+	}
+	m.SHA256, m.Models = f.SHA256, f.Models
+	return nil
+}
+
+// split returns what stays of the file of failures, and which are to be run again, by
+// their lines.
+func (o *outputs) split(codes []schemas.Code) (kept []byte, again map[int]string, err error) {
+	if _, err := o.bad.file.Seek(0, 0); err != nil {
+		return nil, nil, fmt.Errorf("read the failures: %w", err)
+	}
+	again = map[int]string{}
 	err = o.bad.each(func(text []byte) error {
 		var e entry
 		if err := json.Unmarshal(text, &e); err != nil {
 			return fmt.Errorf("read the failures: %w", err)
 		}
-		if len(codes) == 0 || slices.Contains(codes, e.code()) {
-			again++
+		if name, ok := parseJobID(e.ID); ok && (len(codes) == 0 || slices.Contains(codes, e.failure().Code)) {
+			again[name.line] = e.CustomID
 			return nil
 		}
 		kept = append(append(kept, text...), '\n')

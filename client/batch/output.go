@@ -57,12 +57,12 @@ var statusCodes = map[schemas.Code]int{
 	schemas.Unreachable: 502, schemas.UpstreamError: 502, schemas.StreamBroken: 502,
 }
 
-// entry returns the line for an end, and the code of its failure; "" where there is none.
-func (e *ended) entry() (entry, schemas.Code) {
+// entry returns the line for an end.
+func (e *ended) entry() entry {
 	out := entry{ID: e.job, CustomID: e.customID}
 	if e.status == schemas.StatusOK {
 		out.Response = &response{StatusCode: http.StatusOK, RequestID: e.job, Body: e.body}
-		return out, ""
+		return out
 	}
 	var f struct {
 		Error *schemas.Error `json:"error"`
@@ -82,7 +82,7 @@ func (e *ended) entry() (entry, schemas.Code) {
 		}
 		out.Response = &response{StatusCode: cmp.Or(statusCodes[f.Error.Code], http.StatusInternalServerError), RequestID: e.job, Body: body}
 	}
-	return out, f.Error.Code
+	return out
 }
 
 // outputs are the files of answers and of failures of a batch.
@@ -93,14 +93,15 @@ type outputs struct {
 	done *lineSet
 
 	answered, failed int
-	codes            map[schemas.Code]int // of failures
+	codes            map[schemas.Code]int     // of failures
+	examples         map[schemas.Code]Example // likewise
 	synced           time.Time
 }
 
 // openOutputs opens the files, which may exist, and reads which lines they have. What
 // of a last line was not written whole is cut off.
 func openOutputs(path, batch string) (*outputs, error) {
-	o := &outputs{path: path, done: &lineSet{}, codes: map[schemas.Code]int{}}
+	o := &outputs{path: path, done: &lineSet{}, codes: map[schemas.Code]int{}, examples: map[schemas.Code]Example{}}
 	var err error
 	if o.ok, err = openAppender(path); err != nil {
 		return nil, err
@@ -132,40 +133,46 @@ func (o *outputs) index(a *appender, batch string) error {
 		if !o.done.add(name.line) {
 			return fmt.Errorf("%s:%d: line %d of the batch is there twice: the file was changed by somebody else", a.name, n, name.line)
 		}
-		o.tally(&e)
+		o.tally(&e, name.line)
 		return nil
 	})
 	return err
 }
 
-func (o *outputs) tally(e *entry) {
+// tally counts the result of a line, and reports whether it is an answer.
+func (o *outputs) tally(e *entry, line int) (ok bool) {
 	if e.ok() {
 		o.answered++
-		return
+		return true
 	}
+	err := e.failure()
 	o.failed++
-	o.codes[e.code()]++
+	o.codes[err.Code]++
+	if _, ok := o.examples[err.Code]; !ok {
+		o.examples[err.Code] = Example{line, e.CustomID, err.Message}
+	}
+	return false
 }
 
 func (e *entry) ok() bool { return e.Response != nil && e.Response.StatusCode == http.StatusOK }
 
-// code is why a line failed.
-func (e *entry) code() schemas.Code {
+// failure is why a line failed.
+func (e *entry) failure() *schemas.Error {
 	if e.Error != nil {
 		switch e.Error.Code {
 		case expired:
-			return schemas.Deadline
+			return schemas.Errorf(schemas.Deadline, "%s", e.Error.Message)
 		case cancelled:
-			return schemas.Cancelled
+			return schemas.Errorf(schemas.Cancelled, "%s", e.Error.Message)
 		}
 	}
 	var f struct {
 		Error *schemas.Error `json:"error"`
 	}
 	if e.Response == nil || json.Unmarshal(e.Response.Body, &f) != nil || f.Error == nil {
-		return schemas.Internal
+		return schemas.Errorf(schemas.Internal, "nobody knows why")
 	}
-	return f.Error.Code
+	return f.Error
 }
 
 // add writes an end, unless its line is there.
@@ -173,16 +180,11 @@ func (o *outputs) add(e *ended) error {
 	if !o.done.add(e.name.line) {
 		return nil
 	}
-	line, code := e.entry()
-	a := o.ok
-	if e.status == schemas.StatusOK {
-		o.answered++
-	} else {
-		a = o.bad
-		o.failed++
-		o.codes[code]++
+	line := e.entry()
+	if o.tally(&line, e.name.line) {
+		return o.ok.append(&line)
 	}
-	return a.append(&line)
+	return o.bad.append(&line)
 }
 
 // syncEvery is how much may be lost when the machine fails, not just the program: it

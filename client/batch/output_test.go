@@ -33,7 +33,7 @@ func TestEntries(t *testing.T) {
 		`{"id":"batch_x-4","custom_id":"c\"<","response":null,"error":{"code":"batch_cancelled","message":"why"}}`:                                                                                                                                                                                  endOf(4, schemas.StatusCancelled, schemas.Cancelled),
 		`{"id":"batch_x-5","custom_id":"c\"<","response":{"status_code":500,"request_id":"batch_x-5","body":null},"error":null}`:                                                                                                                                                                    {name: jobName{someBatch, 5, 0}, job: "batch_x-5", customID: "c\"<", status: schemas.StatusError, body: []byte("torn")},
 	} {
-		got, code := e.entry()
+		got := e.entry()
 		var b strings.Builder
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
@@ -43,8 +43,9 @@ func TestEntries(t *testing.T) {
 		if diff := cmp.Diff(want+"\n", b.String()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if read := got.code(); !got.ok() && read != code && code != schemas.Internal {
-			t.Errorf("the code %s is read as %s", code, read)
+		var f schemas.Failure
+		if json.Unmarshal(e.body, &f) == nil && f.Error != nil && (got.failure().Code != f.Error.Code || got.failure().Message != "why") {
+			t.Errorf("%s is read as %s", f.Error, got.failure())
 		}
 	}
 }

@@ -83,8 +83,8 @@ func begin(out string, f *File, cfg *Config) (m *manifest, fresh bool, err error
 	case err != nil:
 		return nil, false, err
 	case m.SHA256 != f.SHA256:
-		return nil, false, fmt.Errorf("%s holds the answers to another file, or %s has changed since: choose another output, or remove %s, %s and %s to begin anew (lines that were at fault themselves run as a file of their own, corrected)",
-			out, f.Path, out, out+errorsSuffix, out+manifestSuffix)
+		return nil, false, fmt.Errorf("%s holds the answers to another file, or %s has changed since: choose another output, or remove %s, %s and %s to begin anew (lines that failed and were corrected since: vramjet batch retry-errors %s)",
+			out, f.Path, out, out+errorsSuffix, out+manifestSuffix, out)
 	default:
 		return m, false, nil
 	}

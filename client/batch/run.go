@@ -393,7 +393,7 @@ func patiently(ctx context.Context, ask func() error, tell func(error)) error {
 func (r *runner) progress() Progress {
 	p := Progress{
 		Batch: r.m.Batch, Jobs: r.m.Jobs, OK: r.out.answered, Failed: r.out.failed,
-		InFlight: len(r.pending), Codes: maps.Clone(r.out.codes),
+		InFlight: len(r.pending), Codes: maps.Clone(r.out.codes), Examples: maps.Clone(r.out.examples),
 	}
 	if r.trouble != nil {
 		p.Trouble = r.trouble.Error()

@@ -385,30 +385,6 @@ func TestLargeLines(t *testing.T) {
 	}
 }
 
-func TestRetryErrors(t *testing.T) {
-	h := newHall(t)
-	h.serve()
-	in, out := h.file(100), filepath.Join(h.dir, "out.jsonl")
-	first := h.run(in, out, Config{})
-	p, err := RetryErrors(h.ctx(), h.nc, out, []schemas.Code{schemas.OutOfMemory}, Config{})
-	if err != nil || p.Failed != 10 {
-		t.Errorf("none has that code: %+v, %v", p, err)
-	}
-	p, err = RetryErrors(h.ctx(), h.nc, out, nil, Config{})
-	if err != nil || p.Batch != first.Batch || p.OK != 90 || p.Failed != 10 {
-		t.Errorf("%+v, %v", p, err)
-	}
-	h.wants(out, 100)
-	if n, ok := h.ran.Load(first.Batch + "-10-1"); !ok || n.(*atomic.Int64).Load() != 1 { //nolint:forcetypeassert // what was stored
-		t.Error("the line was not run again under a new name")
-	}
-	other := filepath.Join(t.TempDir(), "fetched.jsonl")
-	if got, err := Fetch(h.ctx(), h.nc, schemas.DefaultTenant, p.Batch, other); err != nil || got.Done() != 100 {
-		t.Errorf("fetched %+v, %v", got, err)
-	}
-	h.wants(other, 100)
-}
-
 func TestSubmit(t *testing.T) {
 	h := newHall(t)
 	in := h.file(300)

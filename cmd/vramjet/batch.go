@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"text/tabwriter"
 	"time"
 
@@ -133,7 +134,9 @@ type batchRetryCmd struct {
 
 // Help is shown below the command's summary.
 func (*batchRetryCmd) Help() string {
-	return `Examples:
+	return `Lines that were at fault themselves can be corrected in the file of requests first, each in its place.
+
+Examples:
 
     vramjet batch retry-errors answers.jsonl
     vramjet batch retry-errors answers.jsonl --codes out_of_memory,upstream_error
@@ -180,6 +183,7 @@ func (a *app) runBatch(ctx context.Context, p *batchProgress, out string, do fun
 		err = a.printJSON(came)
 	} else {
 		fmt.Fprintf(a.out, "%s  %d lines  %d answered in %s%s\n", came.Batch, came.Jobs, came.OK, out, failures(&came, " in "+out+".errors"))
+		a.noteExamples(&came, out)
 	}
 	if err == nil && came.Failed > 0 {
 		return &codedError{exitFailedLines, fmt.Errorf("%d %w", came.Failed, errFailedLines)}
@@ -191,7 +195,7 @@ func (a *app) runBatch(ctx context.Context, p *batchProgress, out string, do fun
 func badBatch(err error) error {
 	var problems *batch.Problems
 	switch {
-	case errors.As(err, &problems):
+	case errors.As(err, &problems), errors.Is(err, fs.ErrNotExist):
 		return usage(err)
 	case errors.Is(err, batch.ErrNotFound):
 		return &codedError{exitNotFound, err}
@@ -328,6 +332,7 @@ func (c *batchFetchCmd) Run(ctx context.Context, a *app) error {
 		return a.printJSON(p)
 	}
 	fmt.Fprintf(a.out, "%s  %d of %d lines  %d answered in %s%s\n", p.Batch, p.Done(), p.Jobs, p.OK, c.Out, failures(&p, " in "+c.Out+".errors"))
+	a.noteExamples(&p, c.Out)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,7 +9,6 @@ import (
 	"time"
 
 	"github.com/vramjet/vramjet/client/batch"
-	"github.com/vramjet/vramjet/schemas"
 )
 
 // A batchProgress shows how far a batch is: a bar on a terminal, and else a line now
@@ -60,6 +60,7 @@ func (b *batchProgress) at(p *batch.Progress, now time.Time) {
 	if b.bar {
 		fmt.Fprintf(b.a.err, "\r\x1b[K%s %s", meter(done, p.Jobs), line)
 		b.wrote = true
+		b.a.within.Store(true)
 		return
 	}
 	b.a.note("%s", line)
@@ -86,17 +87,32 @@ func failures(p *batch.Progress, where string) string {
 	if p.Failed == 0 {
 		return ""
 	}
-	codes := slices.SortedFunc(maps.Keys(p.Codes), func(a, b schemas.Code) int {
-		if p.Codes[a] != p.Codes[b] {
-			return p.Codes[b] - p.Codes[a]
-		}
-		return strings.Compare(string(a), string(b))
-	})
-	parts := make([]string, len(codes))
-	for i, c := range codes {
-		parts[i] = fmt.Sprintf("%s %d", c, p.Codes[c])
+	var parts []string
+	for _, c := range frequent(p.Codes) {
+		parts = append(parts, fmt.Sprintf("%s %d", c, p.Codes[c]))
 	}
 	return fmt.Sprintf("  %d failed%s: %s", p.Failed, where, strings.Join(parts, ", "))
+}
+
+// noteExamples shows a line for each of the codes that most lines failed with, and how to
+// run them again.
+func (a *app) noteExamples(p *batch.Progress, out string) {
+	const most = 5
+	codes := frequent(p.Codes)
+	for _, c := range codes[:min(most, len(codes))] {
+		e := p.Examples[c]
+		a.note("  line %d, custom_id %q: %s: %s", e.Line, e.CustomID, c, excerpt(e.Message))
+	}
+	if p.Failed > 0 && p.Done() == p.Jobs {
+		a.note("run them again, corrected where they were at fault: vramjet batch retry-errors %s", out)
+	}
+}
+
+// frequent sorts what was counted, the most frequent first.
+func frequent[K ~string](counts map[K]int) []K {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b K) int {
+		return cmp.Or(counts[b]-counts[a], strings.Compare(string(a), string(b)))
+	})
 }
 
 // meter is a bar of 20 characters.
@@ -108,19 +124,14 @@ func meter(done, all int) string {
 
 // end leaves the bar behind.
 func (b *batchProgress) end() {
-	if b.wrote {
+	if b.wrote && b.a.within.Swap(false) {
 		fmt.Fprintln(b.a.err)
 	}
 }
 
 // inModels is "llama3.2 (12), qwen3:8b (3)", the models with the most requests first.
 func inModels(models map[string]int) string {
-	names := slices.SortedFunc(maps.Keys(models), func(a, b string) int {
-		if models[a] != models[b] {
-			return models[b] - models[a]
-		}
-		return strings.Compare(a, b)
-	})
+	names := frequent(models)
 	const most = 5
 	var parts []string
 	for i, name := range names {
