@@ -75,7 +75,7 @@ func readEnded(m found) (schemas.JobEntry, bool) {
 	}
 	id := strings.TrimSuffix(m.Subject()[strings.LastIndexByte(strings.TrimSuffix(m.Subject(), ".end"), '.')+1:], ".end")
 	e := schemas.JobEntry{
-		JobInfo: schemas.JobInfo{Job: id, State: schemas.JobState(end.Status), Attempt: end.Attempt},
+		JobInfo: schemas.JobInfo{Job: id, State: schemas.JobState(end.Status), Attempt: end.Attempt, Node: h.Get(schemas.HeaderNode)},
 		Code:    schemas.Code(h.Get(schemas.HeaderCode)),
 	}
 	if flow, err := schemas.ParseJobSubject(h.Get(schemas.HeaderFlow)); err == nil {

@@ -25,6 +25,7 @@ func endJob(t *testing.T, js jetstream.JetStream, tenant, id string, class schem
 	m := nats.NewMsg(schemas.EndSubject(tenant, id))
 	m.Header.Set(schemas.HeaderEvent, string(schemas.EventEnd))
 	m.Header.Set(schemas.HeaderAttempt, "2")
+	m.Header.Set(schemas.HeaderNode, "gpu-1")
 	m.Header.Set(schemas.HeaderStatus, string(status))
 	if status != schemas.StatusOK {
 		m.Header.Set(schemas.HeaderCode, string(schemas.Overloaded))
@@ -82,7 +83,7 @@ func TestJobsThatEnded(t *testing.T) {
 		}
 	}
 	got, err := c.Jobs(deadline(t), client.JobFilter{States: []schemas.JobState{"error"}})
-	if err != nil || len(got) != 1 || got[0].Code != schemas.Overloaded || got[0].Attempt != 2 || got[0].Class != schemas.Normal || got[0].Model != "m" || got[0].State != "error" || time.Since(got[0].At) > time.Minute {
+	if err != nil || len(got) != 1 || got[0].Code != schemas.Overloaded || got[0].Attempt != 2 || got[0].Class != schemas.Normal || got[0].Model != "m" || got[0].State != "error" || got[0].Node != "gpu-1" || time.Since(got[0].At) > time.Minute {
 		t.Errorf("the one that failed: %+v, %v", got, err)
 	}
 }

@@ -28,6 +28,7 @@ const (
 	HeaderSeq     = "Vj-Seq"     // from 0 in each attempt, without gaps
 	HeaderStatus  = "Vj-Status"  // on an end: a Status
 	HeaderCode    = "Vj-Code"    // on an end that is not ok: the Code of its error
+	HeaderNode    = "Vj-Node"    // on an end: the node that ran the job; none where no node did
 	HeaderTTL     = "Nats-TTL"   // on one that is stored: how long, in seconds
 )
 

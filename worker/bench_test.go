@@ -41,7 +41,7 @@ func BenchmarkChunk(b *testing.B) {
 		b.Fatal(err)
 	}
 	l := newLease("ack", time.Now(), time.Hour)
-	a := &attempt{w: &Worker{metrics: newMetrics("n1"), nc: nc}, offer: o, lease: l, out: newOutlet(nc, l, o)}
+	a := &attempt{w: &Worker{metrics: newMetrics("n1"), nc: nc}, offer: o, lease: l, out: newOutlet(nc, "n1", l, o)}
 	p := instant{chunks: b.N}
 	b.ReportAllocs()
 	b.ResetTimer()

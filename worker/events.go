@@ -19,6 +19,7 @@ type outlet struct {
 	lease *lease
 	job   *schemas.Job
 	flow  string   // the job's subject in the queue
+	node  string   // ours
 	msg   nats.Msg // reused for every event; nats.go copies it
 	kind  []string // values of two of its headers, changed in place
 	seq   []string
@@ -31,9 +32,9 @@ type outlet struct {
 	asked  time.Time
 }
 
-// newOutlet returns the outlet of an attempt at a job.
-func newOutlet(nc *nats.Conn, l *lease, o *offer) *outlet {
-	out := &outlet{nc: nc, lease: l, job: o.Job, flow: o.Subject, kind: []string{""}, seq: []string{""}}
+// newOutlet returns the outlet of an attempt of a node at a job.
+func newOutlet(nc *nats.Conn, node string, l *lease, o *offer) *outlet {
+	out := &outlet{nc: nc, lease: l, job: o.Job, flow: o.Subject, node: node, kind: []string{""}, seq: []string{""}}
 	out.msg.Subject = o.Job.EventSubject()
 	out.msg.Header = nats.Header{
 		schemas.HeaderEvent:   out.kind,
@@ -71,12 +72,13 @@ func (o *outlet) publish(kind schemas.EventKind, body []byte, now time.Time) err
 // end publishes the job's end and returns once it is stored, or, where it goes
 // to a reply subject, once the server has it. It tries again until ctx ends.
 func (o *outlet) end(ctx context.Context, s settlement, body []byte) error {
-	header := make(nats.Header, len(o.msg.Header)+4)
+	header := make(nats.Header, len(o.msg.Header)+5)
 	maps.Copy(header, o.msg.Header)
 	header[schemas.HeaderEvent] = []string{string(schemas.EventEnd)}
 	header[schemas.HeaderSeq] = []string{strconv.FormatUint(o.next, 10)}
 	header[schemas.HeaderStatus] = []string{string(s.status)}
 	header[schemas.HeaderFlow] = []string{o.flow}
+	header[schemas.HeaderNode] = []string{o.node}
 	if s.err != nil {
 		header[schemas.HeaderCode] = []string{string(s.err.Code)}
 	}

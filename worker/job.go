@@ -34,7 +34,7 @@ type attempt struct {
 func newAttempt(w *Worker, t *task) *attempt {
 	a := &attempt{
 		w: w, number: t.number, offer: t.offer, backend: t.backend.Backend,
-		load: t.load, lease: t.lease, out: newOutlet(w.nc, t.lease, t.offer),
+		load: t.load, lease: t.lease, out: newOutlet(w.nc, w.cfg.Node, t.lease, t.offer),
 	}
 	if job := t.offer.Job; job.Abandon == schemas.AbandonCancel && schemas.IsInbox(job.Reply) {
 		a.out.probe, a.out.every = w.probeSubject(t.number), w.pace.probe

@@ -370,6 +370,9 @@ func (j *job) ended(attempt uint64, status schemas.Status) (chunks [][]byte, bod
 	if got := m.Header.Get(schemas.HeaderStatus); got != string(status) {
 		j.t.Fatalf("%s ended %s: %s, want %s", j.id, got, m.Data, status)
 	}
+	if got := m.Header.Get(schemas.HeaderNode); got != "n1" {
+		j.t.Errorf("%s ended on the node %q", j.id, got)
+	}
 	j.gone()
 	return chunks, m.Data
 }

@@ -43,7 +43,7 @@ func newTestAttempt(t *testing.T, lasts time.Duration) (*attempt, *nats.Subscrip
 		t.Fatal(err)
 	}
 	l := newLease("nobody", time.Now(), lasts)
-	return &attempt{w: &Worker{metrics: newMetrics("n1"), nc: nc}, offer: o, lease: l, out: newOutlet(nc, l, o)}, events
+	return &attempt{w: &Worker{metrics: newMetrics("n1"), nc: nc}, offer: o, lease: l, out: newOutlet(nc, "n1", l, o)}, events
 }
 
 func TestNothingIsSaidWithoutALease(t *testing.T) {
