@@ -301,68 +301,6 @@ func (f *fleet) running(k jobKey) (schemas.JobInfo, bool) {
 	return schemas.JobInfo{}, false
 }
 
-// why says in words why a job waits.
-func (t *term) why(k jobKey, r micro.Request) {
-	if j := t.jobs[k]; j != nil {
-		answer := schemas.Why{JobInfo: j.info(), Class: j.Flow.Class, Why: []string{}}
-		if j.postponed {
-			answer.Reason = notDue(j.At)
-		} else if !j.running {
-			now := time.Now()
-			answer.WaitedMS = now.Sub(j.at).Milliseconds()
-			t.explain(&answer, j.Flow, j.ask(), 0, now)
-		}
-		respond(r, answer)
-		return
-	}
-	t.lookUpDelayed(k, func(ctx context.Context, d *delayedJob, err error) {
-		if err == nil && d != nil {
-			respond(r, d.why(time.Now()))
-			return
-		}
-		q, found, err := t.findQueued(ctx, k)
-		if err != nil || !found {
-			t.post(func() { t.status(k, r) }) //nolint:contextcheck // it has its own time
-			return
-		}
-		t.post(func() {
-			now := time.Now()
-			answer := schemas.Why{
-				JobInfo: q.info(k, now),
-				Class:   q.flow.Class, WaitedMS: max(0, now.Sub(q.at).Milliseconds()), Before: q.before, Why: []string{},
-			}
-			if answer.State == schemas.JobDelayed {
-				answer.WaitedMS, answer.Before, answer.Reason = 0, 0, notDue(answer.Due)
-				respond(r, answer)
-				return
-			}
-			ask := placement.Ask{Model: q.flow.Model}
-			if f := t.byKey[q.flow]; f != nil { // those that run are in the queue as well, until they are over
-				ask.Flow, answer.Before = f.Flow, max(0, q.before-f.held)
-			}
-			t.explain(&answer, q.flow, ask, answer.Before, now)
-			respond(r, answer)
-		})
-	})
-}
-
-// explain fills in why a job waits.
-func (t *term) explain(w *schemas.Why, flow schemas.Flow, ask placement.Ask, before int, now time.Time) {
-	if p := t.pauses.match(flow); p != nil {
-		w.Reason, w.Next, w.Fix = pausedSince(p), "nothing, until that is resumed", []string{resumeCommand(flow.Tenant, p)}
-		return
-	}
-	x := t.fleet.place.Explain(ask, before, t.fleet.ms(now))
-	w.Reason, w.Next, w.Fix = x.Reason, x.Next, x.Fix
-	w.Why = append(w.Why, x.Places...)
-	if x.ETAMS >= 0 {
-		w.ETAMS = &x.ETAMS
-	}
-	if !t.fleet.place.Serves(placement.Ask{Model: ask.Model}) {
-		w.Why = []string{t.modelNotFound(ask.Model).Message}
-	}
-}
-
 // list says what of a tenant waits and runs, and what is paused.
 func (t *term) list(tenant string, r micro.Request) {
 	out, now := schemas.FlowList{Pauses: t.pauses.of[tenant]}, time.Now()

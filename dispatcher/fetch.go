@@ -1,6 +1,8 @@
 package dispatcher
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -187,10 +189,21 @@ func (t *term) mayRun(j *job, now time.Time) error {
 	case !t.fleet.place.Serves(placement.Ask{Model: j.Flow.Model, Local: j.Local}):
 		return schemas.Errorf(schemas.Refused, "only hosted APIs serve the model %s, and the job must not leave for one (%s)", j.Flow.Model, schemas.HeaderLocal)
 	case !t.fleet.place.Serves(j.ask()):
-		return schemas.Errorf(schemas.Unsupported, "no backend does %s with the model %s", j.Kind, j.Flow.Model)
+		return schemas.Errorf(schemas.Unsupported, "no backend does %s with the model %s%s", j.Kind, j.Flow.Model, t.modelsFor(j))
 	default:
 		return nil
 	}
+}
+
+// modelsFor names a few models that could do what a job asks of one that can't.
+func (t *term) modelsFor(j *job) string {
+	able := slices.DeleteFunc(t.fleet.place.Models(), func(model string) bool {
+		return !t.fleet.place.Serves(placement.Ask{Model: model, Kind: j.Kind, Local: j.Local})
+	})
+	if len(able) == 0 {
+		return ", nor with any other"
+	}
+	return "; some that could: " + strings.Join(nearest(j.Flow.Model, able, 3), ", ")
 }
 
 // mustAvoid reports whether the place of a job is one that failed it before.

@@ -184,6 +184,18 @@ func (f *fleet) release(p *promise, now time.Time) {
 	}
 }
 
+// ran is for how many ms the jobs of a model have run that this leader has handed out.
+func (f *fleet) ran(model string, now time.Time) (all []int64) {
+	for _, n := range f.nodes {
+		for _, p := range n.promises {
+			if p.choice.Model == model && p.offered && !p.waits {
+				all = append(all, p.ran(now.Sub(p.given), now).Milliseconds())
+			}
+		}
+	}
+	return all
+}
+
 // forgetPromises drops the promises of a term that is over. What its jobs hold, the
 // nodes tell.
 func (f *fleet) forgetPromises(now time.Time) {

@@ -80,6 +80,8 @@ type queuedJob struct {
 	before int       // jobs of the flow that came earlier and are not over
 	at     time.Time // when the queue took it
 	msg    *jetstream.RawStreamMsg
+
+	handedOut bool // it was delivered, as far as was asked
 }
 
 // info says where the job is: it waits, or is about to be put with those that are not
@@ -103,7 +105,7 @@ func (t *term) findQueued(ctx context.Context, k jobKey) (queuedJob, bool, error
 		}
 		if id, _ := schemas.JobID(m.Header.Get, m.Sequence); id == k.id {
 			f, err := schemas.ParseJobSubject(m.Subject)
-			return queuedJob{f, earlier[m.Subject], m.Time, m}, err == nil, nil
+			return queuedJob{flow: f, before: earlier[m.Subject], at: m.Time, msg: m}, err == nil, nil
 		}
 		earlier[m.Subject]++
 	}

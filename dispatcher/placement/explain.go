@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -20,7 +21,8 @@ type Explanation struct {
 }
 
 // Explain says why a job of a flow waits that has so many jobs of the flow before it.
-func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
+// ran is for how many ms the jobs have run that a model runs now, as far as it's known.
+func (s *Scheduler) Explain(ask Ask, before int, ran func(model string) []int64, now int64) Explanation {
 	p := s.pools[ask.Model]
 	if ask.Flow != nil && ask.Flow.route != nil {
 		p = ask.Flow.pool
@@ -48,7 +50,9 @@ func (s *Scheduler) Explain(ask Ask, before int, now int64) Explanation {
 	case ask.Flow != nil && ask.Flow.paused != "":
 		x.Reason, x.Next = ask.Flow.paused, "it is looked at again within a second"
 	case p.slots > 0 || soonest.place != nil && soonest.place.way() == hosted && soonest.place.model.State == schemas.Remote:
-		s.explainTurn(&x, p, ask, before, now)
+		l := p.line(ask.Flow, before)
+		l.ran = ran(p.name)
+		s.explainTurn(&x, p, ask, l, now)
 		x.Fix = nil
 	case soonest.place == nil:
 		x.Reason = p.name + " is not in memory, and no node can load it"
@@ -71,6 +75,7 @@ type line struct {
 	own     int     // of its flow
 	tenants int     // others that wait in its class
 	share   float64 // of the turns of its class that its tenant has
+	ran     []int64 // for how many ms those that have the slots have run, as far as it's known
 }
 
 // line returns who stands before a job.
@@ -116,7 +121,7 @@ func (l line) String() string {
 }
 
 // explainTurn explains a wait for a slot of a model that is in memory, or nearly.
-func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, now int64) {
+func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, l line, now int64) {
 	slots, ready := p.usable()
 	kept := 0
 	for _, q := range p.places {
@@ -124,9 +129,9 @@ func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, no
 			kept += s.kept(p, ask.Flow.Class, q.model.Slots, now)
 		}
 	}
-	l := p.line(ask.Flow, before)
-	turns := float64(before+1) / l.share
-	wait := (float64(l.above) + turns) * 1000 * p.seconds / float64(max(1, slots-kept))
+	turns := float64(l.own+1) / l.share
+	each := 1000 * p.seconds
+	wait := turnIn(remaining(l.ran, each, max(1, slots-kept)), each, float64(l.above)+turns)
 	x.Next = "it begins when its turn comes"
 	if l.above > 0 && s.policy.AgingMS > 0 {
 		aging := s.policy.AgingMS * int64(ask.Flow.Class.Rank())
@@ -145,6 +150,36 @@ func (s *Scheduler) explainTurn(x *Explanation, p *pool, ask Ask, before int, no
 	if p.seconds > 0 || !ready { // else nobody knows yet how long its jobs take
 		x.ETAMS = int64(wait)
 	}
+}
+
+// remaining is how long the jobs still run that have the slots of a model, in ms, the
+// first to end first. A job that ran for longer than they do on average runs for as long
+// again; those of which nothing is known end one after the other within the average.
+func remaining(ran []int64, each float64, slots int) []float64 {
+	left := make([]float64, slots)
+	for i := range left {
+		left[i] = each * float64(i+1) / float64(slots)
+		if i < len(ran) {
+			if left[i] = each - float64(ran[i]); left[i] < 0 {
+				left[i] = float64(ran[i])
+			}
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+// turnIn is when the nth job that waits begins, in ms from now: on slots that are free
+// after a time, by jobs that each take so long. No fewer slots serve it than those that
+// are free before it begins.
+func turnIn(left []float64, each, n float64) float64 {
+	soonest, sum := math.Inf(1), 0.0
+	for i, l := range left {
+		sum += l
+		slots := float64(i + 1)
+		soonest = min(soonest, max(l, (sum+(n-slots)*each)/slots))
+	}
+	return soonest
 }
 
 // explainLoad explains a wait for a load.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -44,8 +45,9 @@ func TestExplain(t *testing.T) {
 	full := func() *Node { return gpu("gpu-1", 24*gib, 2*gib, qwen(2), phi(schemas.Installed, 0)) }
 
 	var out strings.Builder
+	var ran []int64
 	show := func(what string, s *Scheduler, ask Ask, before int) {
-		x := s.Explain(ask, before, now)
+		x := s.Explain(ask, before, func(string) []int64 { return ran }, now)
 		fmt.Fprintf(&out, "# %s\n%s\n", what, x.Reason)
 		for _, p := range x.Places {
 			fmt.Fprintf(&out, "  %s\n", p)
@@ -64,11 +66,21 @@ func TestExplain(t *testing.T) {
 	s, ask := asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 2)), gpu("gpu-2", 24*gib, 2*gib, phi(schemas.Resident, 2))), "acme", schemas.Normal, 37)
 	show("all slots are busy, and its own jobs are before it", s, ask, 36)
 
+	ran = []int64{60_000, 60_000, 60_000, 60_000}
+	show("the same, and those that run have taken fifteen times as long as others", s, ask, 0)
+	ran = []int64{60_000, 60_000, 60_000, 3000}
+	show("the same, and one of them is nearly done", s, ask, 0)
+	ran = nil
+
 	s, ask = asks(s, "beta", schemas.Normal, 5)
 	show("another tenant waits as well", s, ask, 4)
 
 	s, ask = asks(s, "acme", schemas.Batch, 100)
 	show("more urgent classes wait", s, ask, 10)
+
+	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, phi(schemas.Resident, 2))), "acme", schemas.Normal, 5)
+	ask.Flow.pool.seconds = 0
+	show("nobody knows yet how long its jobs take", s, ask, 4)
 
 	s, ask = asks(fleetOf(gpu("gpu-1", 24*gib, 2*gib, with(phi(schemas.Resident, 3), func(m *Model) { m.Slots = 4 }))), "acme", schemas.Batch, 100)
 	chat := s.Flow(key("acme", schemas.Interactive, "phi"), 1)
@@ -141,4 +153,25 @@ func TestExplain(t *testing.T) {
 	if s := slices.Compact(strings.Split(out.String(), "# ")); len(s) < 11 {
 		t.Errorf("%d situations, want ten at least", len(s)-1)
 	}
+}
+
+// TestTurnIn: a turn comes when it does where each slot takes the next job as it is free,
+// give or take what a job takes.
+func TestTurnIn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		each := float64(rapid.IntRange(1, 1000).Draw(t, "each"))
+		n := rapid.IntRange(1, 50).Draw(t, "n")
+		ran := rapid.SliceOfN(rapid.Int64Range(0, 5000), 0, 8).Draw(t, "ran")
+		left := remaining(ran, each, rapid.IntRange(1, 8).Draw(t, "slots"))
+		got := turnIn(left, each, float64(n))
+		free, want := slices.Clone(left), 0.0
+		for range n {
+			slices.Sort(free)
+			want = free[0]
+			free[0] += each
+		}
+		if got < want-each || got > want+each {
+			t.Errorf("turn %d in %g ms, want %g: slots are free after %v, jobs take %g", n, got, want, left, each)
+		}
+	})
 }

@@ -206,7 +206,7 @@ func TestChoose(t *testing.T) {
 			got, ok := tt.fleet.Choose(tt.ask, 0)
 			got.Plan = nil // see TestChooseKeepsItsPromises
 			if diff := cmp.Diff(tt.want, got); diff != "" || ok != (tt.want.Node != "") {
-				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Explain(tt.ask, 0, 0).Places)
+				t.Errorf("Choose: %v, (-want +got)\n%s\nwhy: %v", ok, diff, tt.fleet.Explain(tt.ask, 0, func(string) []int64 { return nil }, 0).Places)
 			}
 		})
 	}
