@@ -39,6 +39,11 @@ func (m controlled) apply(ctx context.Context, n *node) {
 		n.w.publishJSON(m.reply, n.state(time.Now()))
 	case "drain", "undrain":
 		n.draining, n.changed = m.Do == "drain", true
+		if n.draining {
+			n.w.cfg.Logger.Info("the node takes no more jobs: an operator drained it")
+		} else {
+			n.w.cfg.Logger.Info("the node takes jobs again: an operator said so")
+		}
 		n.w.publishJSON(m.reply, n.state(time.Now()))
 	case "load":
 		n.controlLoad(ctx, m)
