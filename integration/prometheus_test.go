@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vramjet/vramjet/client"
+	"github.com/vramjet/vramjet/schemas"
 )
 
 // noData are the graphs that show nothing where all is well.
@@ -46,9 +48,15 @@ func TestPrometheus(t *testing.T) {
 	p := prometheus{t, "http://" + own}
 	within(t, patience, "Prometheus has seen a job that began after it did", func() bool {
 		u.tenantRuns(client.Chat("sim-slow", "hi"))
+		urgent := client.Chat("sim-fast", "hi")
+		urgent.Class = schemas.Interactive
+		u.tenantRuns(urgent)
 		return len(p.ask("rate(vramjet_jobs_finished_total[1m]) > 0")) > 0
 	})
 	p.rulesHold(rules)
+	for _, expr := range queries(t) {
+		within(t, patience, fmt.Sprintf("the query %s has an answer", expr), func() bool { return len(p.ask(expr)) > 0 })
+	}
 	for title, exprs := range graphs(t) {
 		for _, expr := range exprs {
 			if !noData[title] {
@@ -118,6 +126,23 @@ func (p prometheus) rulesHold(file string) {
 		}
 		return n == strings.Count(string(text), "- alert:")
 	})
+}
+
+// queries returns those of docs/metrics.md.
+func queries(t *testing.T) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| question | query |")
+	for _, m := range regexp.MustCompile("(?m)^\\|[^`]*\\| `([^`]+)` \\|$").FindAllStringSubmatch(table, -1) {
+		all = append(all, m[1])
+	}
+	if len(all) < 5 {
+		t.Fatalf("of the queries %q were found", all)
+	}
+	return all
 }
 
 // graphs returns the expressions of the dashboard for Grafana, by the titles of their
