@@ -448,16 +448,21 @@ function take(update) {
   }
 }
 
-const source = new EventSource('api/v1/events');
-source.addEventListener('state', (e) => {
-  document.body.classList.remove('stale');
-  take(JSON.parse(e.data));
-});
-source.addEventListener('error', () => {
-  document.body.classList.add('stale');
-  $('connection').replaceChildren(stateText('The dashboard does not answer: trying again', 'bad'));
-  if (state.parts.header) dirty.add('header'); // once it does
-});
+function listen() {
+  const source = new EventSource('api/v1/events');
+  source.addEventListener('state', (e) => {
+    document.body.classList.remove('stale');
+    take(JSON.parse(e.data));
+  });
+  source.addEventListener('error', () => {
+    document.body.classList.add('stale');
+    $('connection').replaceChildren(stateText('The dashboard does not answer: trying again', 'bad'));
+    if (state.parts.header) dirty.add('header'); // once it does
+  });
+}
+
+// The page is there before what it shows is: drawing that would hold up its first paint.
+requestAnimationFrame(() => setTimeout(listen));
 
 setInterval(() => {
   for (const el of document.querySelectorAll('[data-since]')) setText(el, span(since(el.dataset.since)));
