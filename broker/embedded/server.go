@@ -30,6 +30,10 @@ const (
 	startLook         = 100 * time.Millisecond
 )
 
+// Name is what a server calls itself that is not set to another name: to its clients it
+// says that it is an embedded one.
+const Name = "vramjet-embedded"
+
 // Config tunes a server. All but Dir may be left zero.
 type Config struct {
 	// Dir is the data directory. It is made if it is not there. One server at a
@@ -140,6 +144,7 @@ func options(cfg Config) *server.Options {
 	if cfg.Base != nil {
 		opts = cfg.Base.Clone()
 	}
+	opts.ServerName = cmp.Or(opts.ServerName, Name)
 	opts.Host = cmp.Or(cfg.Host, defaultHost)
 	opts.Port = cmp.Or(cfg.Port, defaultPort)
 	opts.DontListen = cfg.InProcessOnly

@@ -36,6 +36,34 @@ func TestNoArgumentsShowTheHelp(t *testing.T) {
 	}
 }
 
+// TestSpelled: help and version are found where other programs have them.
+func TestSpelled(t *testing.T) {
+	sh := newShell(t)
+	for _, c := range [][2]string{{"help", "--help"}, {"help jobs ls", "jobs ls --help"}, {"--version", "version"}} {
+		want, _ := sh.want(t, exitOK, strings.Fields(c[1])...)
+		if got, _ := sh.want(t, exitOK, strings.Fields(c[0])...); got != want {
+			t.Errorf("vramjet %s prints %q, want %q", c[0], got, want)
+		}
+	}
+}
+
+// TestJoinable: other machines are told of an address that they can reach, and of no other.
+func TestJoinable(t *testing.T) {
+	for at, want := range map[string]string{
+		"nats://127.0.0.1:4222": "", "nats://[::1]:4222": "", "": "",
+		"nats://10.1.2.3:4222": "nats://10.1.2.3:4222", "nats://gpu-1:4222": "nats://gpu-1:4222",
+	} {
+		if got := joinable(at); got != want {
+			t.Errorf("%q: %q, want %q", at, got, want)
+		}
+	}
+	for _, at := range []string{"nats://0.0.0.0:4222", "nats://[::]:4222"} {
+		if got := joinable(at); strings.Contains(got, "0.0.0.0") || strings.Contains(got, "127.0.0.1") || strings.Contains(got, "::]") {
+			t.Errorf("%q: %q", at, got)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	sh := newShell(t)
 	for _, c := range []struct{ args, want string }{
@@ -48,6 +76,11 @@ func TestUsage(t *testing.T) {
 		{"submit -m m --embed --system x hello", "--embed"},
 		{"submit -m m --max-tokens=-1 hello", "--max-tokens"},
 		{"jobs cancel", "<id>"},
+		{"jobs cancel", "vramjet jobs cancel --help"},
+		{"submitt --help-me", "(see vramjet --help)"},
+		{"submit -m m --wait 5 hello", `missing unit in duration "5", as in 5s, 10m or 2h (see vramjet submit --help)`},
+		{"batch run nowhere.jsonl -o x --dry-run", "nowhere.jsonl"},
+		{"up -s nats://127.0.0.1:1", "to join another, vramjet worker or vramjet dispatcher"},
 		{"jobs ls --state lost", "lost"},
 		{"jobs ls --limit 0", "--limit"},
 		{"jobs ls --model [x", "pattern"},

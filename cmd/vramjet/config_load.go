@@ -117,13 +117,23 @@ func (l *loader) addFile(path string, getenv func(string) string) error {
 func (l *loader) add(text []byte, where func(*yaml.Node) source) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		l.problems = append(l.problems, fmt.Errorf("%s: %w", where(&yaml.Node{Line: 1}).name, err))
+		l.problems = append(l.problems, noYAML(strings.TrimSuffix(where(&yaml.Node{Line: 1}).name, ":1"), err))
 		return
 	}
 	if len(doc.Content) == 0 {
 		return // empty
 	}
 	l.lay(doc.Content[0], nil, reflect.TypeFor[Config](), where)
+}
+
+// noYAML says what is wrong with a file that is no YAML. The line that the library tells
+// is often that before the mistake, or the one that what is wrong began in.
+func noYAML(file string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if line, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok && line != text {
+		return fmt.Errorf("%s:%s: it is no YAML, there or in the next lines: %s", file, line, rest)
+	}
+	return fmt.Errorf("%s: it is no YAML: %s", file, text)
 }
 
 // lay checks a node of type t that stands under path, and lays it over what is

@@ -131,6 +131,9 @@ func TestModelsOfConfig(t *testing.T) {
 
 func TestConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
+		{"broken", "node: a\nbackends:\n  - name: x\n   url: y\n", "v.yaml:2: it is no YAML, there or in the next lines: did not find expected '-' indicator"},
+		{"a tab", "node: a\n\thttp: off\n", "v.yaml:2: it is no YAML, there or in the next lines: found a tab character that violates indentation"},
+		{"bytes", "\xff\xfe\xff", "v.yaml: it is no YAML: "},
 		{"unknown key", "node: a\nnats:\n  urll: x\n", `v.yaml:3: unknown key "nats.urll": did you mean "nats.url"?`},
 		{"unknown at the top", "backend: []\n", `v.yaml:1: unknown key "backend": did you mean "backends"?`},
 		{"unknown and far", "policy:\n  zzzzzzzzz: 1\n", `v.yaml:2: unknown key "policy.zzzzzzzzz": there are aging, affinity_lag, max_model_wait, interactive_reserve, overflow_after, overflow_budget, unknown_model_wait`},

@@ -243,6 +243,9 @@ func (l *letter) print(out io.Writer) error {
 			fmt.Fprintf(w, "%s\t%s\n", key, l.Headers[key])
 		}
 	}
+	if l.Body == nil && l.Headers[schemas.HeaderBody] == "" {
+		fmt.Fprintln(w, "request\t--body shows it")
+	}
 	if err := w.Flush(); err != nil || l.Body == nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/broker/embedded"
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -52,6 +53,9 @@ type serverFacts struct {
 	maxPayload                      int64
 	rtt                             asked[time.Duration]
 }
+
+// embedded reports whether the server is that of vramjet up.
+func (f *facts) embedded() bool { return f.server.name == embedded.Name }
 
 // A between is when something was asked for, and when the answer was there.
 type between struct{ from, to time.Time }

@@ -38,6 +38,8 @@ func judgeDispatchers(f *facts) (all []remark) {
 		}
 	}
 	switch {
+	case len(found) == 1 && len(all) == 0 && f.embedded():
+		all = append(all, checkDispatchers.ok("one leads and answers in %s; it ends and starts with the embedded server, in vramjet up", short(f.answer.got)))
 	case len(found) == 1:
 		all = append(all, checkDispatchers.warn("vramjet dispatcher   # one more, on another machine", "one leads and answers in %s; no other stands by", short(f.answer.got)))
 	case len(all) == 0:

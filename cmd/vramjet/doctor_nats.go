@@ -193,7 +193,11 @@ func peers(s *streamFacts) (all []remark) {
 }
 
 func judgeSync(f *facts) (all []remark) {
-	if len(f.monitors) == 0 {
+	switch {
+	case len(f.monitors) > 0:
+	case f.embedded():
+		return []remark{checkSync.ok("an embedded server, as vramjet up has it: on the disk before it is acknowledged, unless --durability said interval")}
+	default:
 		return []remark{checkSync.warn("vramjet doctor --monitor http://SERVER:8222   # for each server, with http: 127.0.0.1:8222 in its configuration",
 			"not checked: NATS does not tell when it writes to the disk, only its monitoring over HTTP, and none was found")}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/broker/embedded"
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -230,6 +231,28 @@ func TestDoctorJudges(t *testing.T) {
 		bad := badLines(diagnose(f))
 		if len(bad) == 0 || !slices.ContainsFunc(bad, func(line string) bool { return strings.HasPrefix(line, ill.want) }) {
 			t.Errorf("%s: %q, want %q", ill.what, bad, ill.want)
+		}
+	}
+}
+
+// TestDoctorOfUp: a server in vramjet up has no monitoring, and no dispatcher beside its own:
+// nothing is wrong with that.
+func TestDoctorOfUp(t *testing.T) {
+	f := wellFacts(wantedStreams(t))
+	f.replicas(1)
+	f.monitors, f.dispatchers.got = nil, f.dispatchers.got[:1]
+	f.server.name, f.server.cluster, f.server.known = embedded.Name, "", 1
+	all := diagnose(f)
+	if bad := badLines(all); len(bad) > 0 {
+		t.Errorf("it says %q", bad)
+	}
+	var said strings.Builder
+	if err := printRemarks(&said, all); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ok    sync         an embedded server", "it ends and starts with the embedded server"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not in what it prints:\n%s", want, &said)
 		}
 	}
 }

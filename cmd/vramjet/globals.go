@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 
@@ -41,6 +43,8 @@ type app struct {
 	*globals
 	streams
 	getenv func(string) string
+
+	within atomic.Bool // the user's line is not ended: an answer is shown, or a bar
 }
 
 // asJSON reports whether to print JSON.
@@ -60,7 +64,20 @@ func (a *app) logger() *slog.Logger {
 	if err := level.UnmarshalText([]byte(a.LogLevel)); err != nil {
 		level = slog.LevelInfo // kong let through only levels
 	}
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(ownLine{a}, &slog.HandlerOptions{Level: level}))
+}
+
+// ownLine writes what begins on a line of its own, whatever is shown meanwhile.
+type ownLine struct{ *app }
+
+// Write writes whole lines.
+func (o ownLine) Write(lines []byte) (int, error) {
+	if o.within.Swap(false) {
+		if _, err := io.WriteString(o.err, "\n"); err != nil {
+			return 0, err
+		}
+	}
+	return o.err.Write(lines)
 }
 
 // load reads the configuration. flags are those of the command that set

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -19,7 +20,7 @@ type jobsCmd struct {
 	Why    jobsWhyCmd    `cmd:"" help:"Show why a job waits, or failed."`
 	Watch  jobsWatchCmd  `cmd:"" help:"Show the changes of a job, or of all, as they come."`
 	Result jobsResultCmd `cmd:"" help:"Print the answer of a job."`
-	Cancel jobsCancelCmd `cmd:"" help:"Cancel a job, whether it waits or runs."`
+	Cancel jobsCancelCmd `cmd:"" help:"Cancel jobs, whether they wait or run."`
 	Retry  jobsRetryCmd  `cmd:"" help:"Submit a job again that died."`
 }
 
@@ -38,11 +39,11 @@ func (*jobsStatusCmd) Help() string {
 
 // Run shows where the job is.
 func (j *jobsStatusCmd) Run(ctx context.Context, a *app) error {
-	return a.askAbout(ctx, j.ID, (*client.Client).Status)
+	return a.askAbout(ctx, []string{j.ID}, (*client.Client).Status)
 }
 
 type jobsCancelCmd struct {
-	ID string `arg:"" help:"The job's id."`
+	IDs []string `arg:"" name:"id" help:"The jobs' ids."`
 }
 
 // Help is shown below the command's summary.
@@ -50,12 +51,15 @@ func (*jobsCancelCmd) Help() string {
 	return `Examples:
 
     vramjet jobs cancel report-7
+    vramjet jobs cancel report-7 report-8
+
+Many at once: vramjet queue purge --help
 `
 }
 
-// Run cancels the job.
+// Run cancels the jobs.
 func (j *jobsCancelCmd) Run(ctx context.Context, a *app) error {
-	return a.askAbout(ctx, j.ID, (*client.Client).Cancel)
+	return a.askAbout(ctx, j.IDs, (*client.Client).Cancel)
 }
 
 type jobsWhyCmd struct {
@@ -134,22 +138,29 @@ func inWords(ms int64) string {
 	return max(d, time.Second).String()
 }
 
-// askAbout asks the dispatcher about a job and prints what it says.
-func (a *app) askAbout(ctx context.Context, id string, ask func(*client.Client, context.Context, string) (schemas.JobInfo, error)) error {
+// askAbout asks the dispatcher about each job and prints what it says. What goes wrong
+// with one keeps it from none of the others.
+func (a *app) askAbout(ctx context.Context, ids []string, ask func(*client.Client, context.Context, string) (schemas.JobInfo, error)) error {
 	c, closeClient, err := a.client(ctx)
 	if err != nil {
 		return err
 	}
 	defer closeClient()
-	info, err := ask(c, ctx, id)
-	if err != nil {
-		return err
+	var failed error
+	for _, id := range ids {
+		info, err := ask(c, ctx, id)
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case err != nil:
+			failed = errors.Join(failed, err)
+		case a.asJSON():
+			failed = errors.Join(failed, a.printJSON(info))
+		default:
+			fmt.Fprintln(a.out, jobLine(&info))
+		}
 	}
-	if a.asJSON() {
-		return a.printJSON(info)
-	}
-	fmt.Fprintln(a.out, jobLine(&info))
-	return nil
+	return failed
 }
 
 func jobLine(info *schemas.JobInfo) string {

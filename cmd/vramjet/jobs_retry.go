@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/vramjet/vramjet/client"
 	"github.com/vramjet/vramjet/schemas"
@@ -52,7 +53,24 @@ func cannotRetry(ctx context.Context, c *client.Client, id string) error {
 		return fmt.Errorf("job %s has not ended: it is %s", id, info.State)
 	case info.State == schemas.JobState(schemas.StatusOK):
 		return fmt.Errorf("job %s ended well: vramjet jobs result %s prints its answer", id, id)
-	default:
-		return fmt.Errorf("job %s ended as %s: only dead letters can be retried, and it is none, or none any more (was it submitted again already? vramjet jobs ls): its request left the queue with it, so its submitter must submit it again, under a new id", id, info.State)
 	}
+	if again := retriedAs(ctx, c, id); again != "" {
+		return fmt.Errorf("job %s was submitted again as %s (vramjet jobs status %s): its dead letter is gone", id, again, again)
+	}
+	return fmt.Errorf("job %s ended as %s: only dead letters can be retried, and it is none, or none any more (was it submitted again already? vramjet jobs ls): its request left the queue with it, so its submitter must submit it again, under a new id", id, info.State)
+}
+
+// retriedAs is the id under which a dead letter of a job was submitted last; "" where
+// none is known.
+func retriedAs(ctx context.Context, c *client.Client, id string) string {
+	jobs, err := c.Jobs(ctx, client.JobFilter{Limit: schemas.MostJobs})
+	if err != nil {
+		return "" // it makes an error clearer, and is none itself
+	}
+	for i := range jobs { // the newest first
+		if seq, ok := strings.CutPrefix(jobs[i].Job, id+"-r"); ok && seq != "" && strings.Trim(seq, "0123456789") == "" {
+			return jobs[i].Job
+		}
+	}
+	return ""
 }

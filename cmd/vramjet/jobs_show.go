@@ -188,7 +188,7 @@ func (j *jobsResultCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	shown := &answer{out: a.out}
+	shown := &answer{app: a}
 	if r.Text() == "" { // embeddings, say
 		shown.hidden = true
 	}

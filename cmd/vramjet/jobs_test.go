@@ -189,7 +189,7 @@ func TestDeadRetryAndRm(t *testing.T) {
 func TestJobsRetry(t *testing.T) {
 	s := newSite(t)
 	t.Chdir(packageDir)
-	state := map[string]string{"status": `{"job":"j1","state":"cancelled"}`, "show": `{"job":"report-6","state":"error","failure":{"message":"x","type":"y","code":"out_of_memory"}}`}
+	state := map[string]string{"jobs": `{"jobs":[{"job":"report-6-r1x","state":"queued"},{"job":"report-6-r1","state":"queued"}]}`, "status": `{"job":"j1","state":"cancelled"}`, "show": `{"job":"report-6","state":"error","failure":{"message":"x","type":"y","code":"out_of_memory"}}`}
 	s.answerAPI(t, state)
 	_, stderr := s.want(t, exitFailed, "jobs", "retry", "j1")
 	if !strings.Contains(stderr, "only dead letters can be retried") || !strings.Contains(stderr, "its submitter must submit it again") {
@@ -200,6 +200,22 @@ func TestJobsRetry(t *testing.T) {
 	golden(t, "jobs-show-dead.out", stdout)
 	stdout, _ = s.want(t, exitOK, "jobs", "retry", "report-6")
 	golden(t, "jobs-retry.out", stdout)
+	if _, stderr := s.want(t, exitFailed, "jobs", "retry", "report-6"); !strings.Contains(stderr, "was submitted again as report-6-r1") {
+		t.Errorf("once more: %q", stderr)
+	}
+}
+
+// TestJobsWhyFailed: why a job failed stands in its end.
+func TestJobsWhyFailed(t *testing.T) {
+	s := newSite(t)
+	s.answerAPI(t, map[string]string{"why": `{"job":"j1","state":"error","why":[]}`})
+	s.serve(t, func(j *played) {
+		j.publish(schemas.EventEnd, schemas.StatusError, `{"error":{"message":"no node has m","type":"not_found_error","code":"model_not_found"},"vramjet":{}}`)
+	})
+	s.want(t, exitFailed, "submit", "-m", "m", "--id", "j1", "hi")
+	if stdout, _ := s.want(t, exitOK, "jobs", "why", "j1"); !strings.Contains(stdout, "why   job j1: model_not_found: no node has m") {
+		t.Errorf("stdout is %q", stdout)
+	}
 }
 
 func TestTallyTable(t *testing.T) {

@@ -78,15 +78,16 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 	if err != nil {
 		return fmt.Errorf("the command line's definition: %w", err)
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(spelled(args))
 	if errors.Is(err, errHelp) {
 		return err
 	}
 	if err != nil {
-		return usage(fmt.Errorf("%w (see %s --help)", err, commandOf(err)))
+		unit := ""
+		if strings.Contains(err.Error(), "missing unit in duration") {
+			unit = ", as in 5s, 10m or 2h"
+		}
+		return usage(fmt.Errorf("%w%s (see %s --help)", err, unit, commandOf(err)))
 	}
 	a := &app{globals: &c.globals, getenv: getenv, streams: std}
 	stop, err := a.startTracing(ctx)
@@ -95,6 +96,21 @@ func parseAndRun(ctx context.Context, args []string, getenv func(string) string,
 	}
 	defer stop()
 	return parsed.Run(a)
+}
+
+// spelled is a command line as the parser knows it: with what other programs call help
+// and version.
+func spelled(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	default:
+		return args
+	}
 }
 
 // commandOf is the command whose arguments could not be parsed.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func TestJobs(t *testing.T) {
 		{"jobs-status.out", []string{"jobs", "status", "j1"}},
 		{"jobs-status.json", []string{"jobs", "status", "j1", "--json"}},
 		{"jobs-cancel.out", []string{"jobs", "cancel", "j1"}},
+		{"jobs-cancel-two.out", []string{"jobs", "cancel", "j1", "j2"}},
 		{"jobs-why.out", []string{"jobs", "why", "j1"}},
 		{"jobs-why.json", []string{"jobs", "why", "j1", "--output", "json"}},
 		{"queue.out", []string{"queue"}},
@@ -67,6 +69,9 @@ func TestJobsErrors(t *testing.T) {
 	s.answerAPI(t, map[string]string{"status": gone, "cancel": gone, "why": gone, "show": gone, "list": `{"flows":null}`})
 	for _, verb := range []string{"status", "cancel", "why", "show", "watch", "result", "retry"} {
 		s.want(t, exitNotFound, "jobs", verb, "j1")
+	}
+	if _, stderr := s.want(t, exitNotFound, "jobs", "cancel", "j1", "j2"); strings.Count(stderr, "no job j1") != 2 {
+		t.Errorf("two that there are not: %q", stderr)
 	}
 	if stdout, _ := s.want(t, exitOK, "queue", "--json"); stdout != "[]\n" {
 		t.Errorf("an empty queue is %q", stdout)

@@ -101,7 +101,7 @@ func (s *submitCmd) Run(ctx context.Context, a *app) error {
 // follow shows the answer as it comes, and the summary, of a job that was submitted at
 // began.
 func (s *submitCmd) follow(ctx context.Context, a *app, c *client.Client, stream *client.Stream, began time.Time) error {
-	shown := &answer{out: a.out, hidden: a.asJSON() || s.Embed}
+	shown := &answer{app: a, hidden: a.asJSON() || s.Embed}
 	e, err := firstEvent(ctx, a, c, stream)
 	for err == nil {
 		if e.Kind == client.Restarted && shown.began {

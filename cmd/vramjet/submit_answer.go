@@ -10,7 +10,7 @@ import (
 
 // An answer is what of a job's answer the user has seen.
 type answer struct {
-	out    io.Writer
+	*app
 	hidden bool // it is shown as a whole, at the end
 	began  bool
 	last   byte
@@ -22,6 +22,7 @@ func (s *answer) add(text string) {
 	}
 	_, _ = io.WriteString(s.out, text) // a closed stdout ends the program by itself
 	s.began, s.last = true, text[len(text)-1]
+	s.within.Store(s.last != '\n')
 }
 
 // end shows the whole answer where nothing of it was shown.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vramjet/vramjet/client/batch"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -150,6 +152,55 @@ func TestSubmitTimesOut(t *testing.T) {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("stderr is %q, want %q in it", stderr, want)
 		}
+	}
+}
+
+// What a job waits for is told where it takes long.
+func TestSubmitTellsWhy(t *testing.T) {
+	s := newSite(t)
+	s.answerAPI(t, map[string]string{
+		"status": `{"job":"j1","state":"queued"}`,
+		"why":    `{"job":"j1","state":"queued","reason":"all 4 slots of m are busy","why":["gpu-1/ollama: all 4 slots are busy"]}`,
+	})
+	_, stderr := s.want(t, exitTimeout, "submit", "-m", "m", "--id", "j1", "--wait", "3500ms", "hi")
+	if want := "job j1 waits: all 4 slots of m are busy: gpu-1/ollama: all 4 slots are busy (more: vramjet jobs why j1)\n"; !strings.Contains(stderr, want) {
+		t.Errorf("stderr is %q, want %q in it", stderr, want)
+	}
+}
+
+// A line of the log that comes in the middle of an answer, or of a bar, begins on a line of
+// its own.
+func TestOwnLine(t *testing.T) {
+	var out strings.Builder
+	a := &app{globals: &globals{LogLevel: "info"}, streams: streams{out: &out, err: &out}}
+	log := a.logger()
+	shown := &answer{app: a}
+	shown.add("Hel")
+	log.Warn("one")
+	log.Warn("two")
+	shown.add("lo\n")
+	log.Warn("three")
+	bar := a.newBatchProgress("done")
+	bar.bar = true
+	bar.show(batch.Progress{Jobs: 2})
+	log.Warn("four")
+	bar.end()
+	text := regexp.MustCompile(`time=\S+ level=WARN msg=`).ReplaceAllString(out.String(), "> ")
+	if want := "Hel\n> one\n> two\nlo\n> three\n\r\x1b[K[....................] 0/2 done  0 %\n> four\n"; text != want {
+		t.Errorf("%q, want %q", text, want)
+	}
+}
+
+// The answer to an id that was used before is that of then, and is called so.
+func TestSubmitTwice(t *testing.T) {
+	s := newSite(t)
+	s.serve(t, func(j *played) { j.ok("Hello") })
+	const note = "job j1 was submitted before: this is its answer from then\n"
+	if _, stderr := s.want(t, exitOK, "submit", "-m", "m", "--id", "j1", "hi"); strings.Contains(stderr, note) {
+		t.Errorf("the first time: %q", stderr)
+	}
+	if stdout, stderr := s.want(t, exitOK, "submit", "-m", "m", "--id", "j1", "hi"); stdout != "Hello\n" || !strings.Contains(stderr, note) {
+		t.Errorf("stdout is %q, stderr %q", stdout, stderr)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -43,11 +44,16 @@ Examples:
 `
 }
 
-func (c *upCmd) settings() map[string]string { return map[string]string{"http": c.HTTP} }
+func (c *upCmd) load(a *app) (*Config, sources, error) {
+	if a.Server+a.Context+a.Creds != "" {
+		return nil, nil, usage(errors.New("up runs a NATS server of its own: to join another, vramjet worker or vramjet dispatcher"))
+	}
+	return a.load(map[string]string{"http": c.HTTP})
+}
 
 // Run runs until ctx ends, or with --try until the answer is there.
 func (c *upCmd) Run(ctx context.Context, a *app) error {
-	cfg, from, err := a.load(c.settings())
+	cfg, from, err := c.load(a)
 	if err != nil {
 		return err
 	}
@@ -93,7 +99,7 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 	group.Go(func() error { defer stop(); return a.dispatch(life, nc, cfg, 1, h) })
 	group.Go(func() error { defer end(); return work(ctx, cfg, backends, h, c.Drain) })
 	group.Go(func() error {
-		err := c.greet(ctx, a, nc, cfg.Node, addresses{nats: reachable(srv.ClientURL()), http: h.url()})
+		err := c.greet(ctx, a, nc, cfg.Node, addresses{nats: reachable(srv.ClientURL()), join: joinable(srv.ClientURL()), http: h.url()})
 		if err != nil || c.Try != "" {
 			stop()
 		}
@@ -104,9 +110,6 @@ func (c *upCmd) Run(ctx context.Context, a *app) error {
 
 // server starts the embedded NATS server.
 func (c *upCmd) server(a *app) (*embedded.Server, error) {
-	if a.Server+a.Context+a.Creds != "" {
-		return nil, usage(errors.New("up runs a NATS server of its own: to join another, vramjet worker or vramjet dispatcher"))
-	}
 	host, port, err := net.SplitHostPort(c.NATS)
 	if err != nil {
 		return nil, usage(fmt.Errorf("--nats %q is not like 127.0.0.1:4222", c.NATS))
@@ -160,14 +163,14 @@ func (c *upCmd) backends(ctx context.Context, a *app, nc *nats.Conn, cfg *Config
 		}
 	}
 	if sim {
-		url, err := simServer(ctx)
+		at, err := simServer(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if c.Sim {
-			a.note("backend  sim      %s   SIMULATED: its answers are made up", url)
+			a.note("backend  sim      %s   SIMULATED: its answers are made up", at)
 		}
-		f.simulate(url)
+		f.simulate(at)
 	}
 	return f, nil
 }
@@ -182,8 +185,9 @@ func (a *app) tellStopping(ctx context.Context, drain time.Duration) (stopped fu
 	})
 }
 
-// addresses are where what runs here is found; "" for what is not.
-type addresses struct{ nats, http string }
+// addresses are where what runs here is found, by this machine and by others; "" for
+// what is not.
+type addresses struct{ nats, join, http string }
 
 // greet says what there is once the node has reported it, and what to try. With
 // --try it does that.
@@ -214,6 +218,10 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, node string, a
 		a.note("page     %s/", at.http)
 	}
 	a.note("nats     %s", at.nats)
+	if at.join != "" {
+		a.note("         OPEN: whoever reaches %s may do everything, as it has no users (docs/security.md)", at.join)
+		a.note("join     vramjet worker --server %s", at.join)
+	}
 	model := models[0]
 	if c.Try == "" {
 		a.note("try      vramjet submit -s %s -m %s \"Why is the sky blue?\"", at.nats, model)
@@ -233,8 +241,30 @@ func (c *upCmd) greet(ctx context.Context, a *app, nc *nats.Conn, node string, a
 }
 
 // reachable is how a server that listens on every address is reached from here.
-func reachable(url string) string {
-	return strings.NewReplacer("//0.0.0.0:", "//127.0.0.1:", "//[::]:", "//[::1]:").Replace(url)
+func reachable(at string) string {
+	return strings.NewReplacer("//0.0.0.0:", "//127.0.0.1:", "//[::]:", "//[::1]:").Replace(at)
+}
+
+// joinable is how a server is reached from other machines; "" where it is not. One that
+// listens on every address is told by the first of this machine that is no loopback.
+func joinable(at string) string {
+	u, err := url.Parse(at)
+	if err != nil || isLoopback(u.Hostname()) {
+		return ""
+	}
+	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsUnspecified() {
+		return at
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, addr := range addrs {
+		if n, ok := addr.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return "nats://" + net.JoinHostPort(n.IP.String(), u.Port())
+		}
+	}
+	return ""
 }
 
 // modelList says what is served: name (state, memory).
