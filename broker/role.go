@@ -148,10 +148,11 @@ func (p *Permissions) node(id string, tenants []string) {
 		schemas.NodeSubject(id, "control"), // whether somebody else has its name
 		schemas.RPCSubject("*", "*"), schemas.ResultsPrefix+">", schemas.DeadPrefix+">",
 		"$KV."+BucketState+".need.*", "$KV."+BucketState+".pin."+id+".*",
-		"$JS.API.STREAM.INFO."+streamState, "$JS.API.CONSUMER.CREATE."+streamState+".>", "$JS.API.CONSUMER.DELETE."+streamState+".*", "$JS.FC."+streamState+".>",
+		"$JS.API.STREAM.INFO."+streamState, "$JS.API.DIRECT.GET."+streamState,
 		"$JS.API.STREAM.MSG.GET."+streamBodies, "$JS.API.DIRECT.GET."+streamBodies, "$JS.API.STREAM.PURGE."+streamBodies)
 	p.answer(tenants, RoleDispatcher, RoleOperator)
-	p.subscribe(schemas.NodeSubject(id, "run"), schemas.NodeSubject(id, "control"), schemas.NodesPing, schemas.CancelPrefix+">", serviceDiscovery)
+	p.subscribe(schemas.NodeSubject(id, "run"), schemas.NodeSubject(id, "control"), schemas.NodesPing, schemas.CancelPrefix+">", serviceDiscovery,
+		"$KV."+BucketState+".need.*", "$KV."+BucketState+".pin."+id+".*")
 }
 
 // submit is what it takes to submit jobs of a tenant, to ask about them, and to hear

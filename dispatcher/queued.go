@@ -8,45 +8,15 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/vramjet/vramjet/broker"
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// The queue is read by pages: so many jobs, or so many bytes.
-const (
-	pageJobs  = 1000
-	pageBytes = 4 << 20
-)
-
 // queued reads the jobs of a tenant from a sequence of the queue on, in its order:
-// those that wait, and those that run. A page of them is in memory at a time.
+// those that wait, and those that run.
 func (t *term) queued(ctx context.Context, tenant string, from uint64) iter.Seq2[*jetstream.RawStreamMsg, error] {
-	return func(yield func(*jetstream.RawStreamMsg, error) bool) {
-		for seq, more := max(1, from), true; more; {
-			more = false
-			page, err := jetstreamext.GetBatch(ctx, t.js, broker.StreamJobs, pageJobs, jetstreamext.GetBatchSeq(seq),
-				jetstreamext.GetBatchSubject(schemas.JobsPrefix+tenant+".>"), jetstreamext.GetBatchMaxBytes(pageBytes))
-			if err != nil {
-				yield(nil, fmt.Errorf("read the queue: %w", err))
-				return
-			}
-			for m, err := range page {
-				if errors.Is(err, jetstreamext.ErrNoMessages) {
-					return
-				}
-				if err != nil {
-					yield(nil, fmt.Errorf("read the queue: %w", err))
-					return
-				}
-				seq, more = m.Sequence+1, m.Header.Get("Nats-Num-Pending") != "0"
-				if !yield(m, nil) {
-					return
-				}
-			}
-		}
-	}
+	return broker.Stored(ctx, t.js, broker.StreamJobs, schemas.JobsPrefix+tenant+".>", from)
 }
 
 // delayed reads the jobs of a tenant that are not due, likewise. They can only be read

@@ -5,12 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
@@ -127,6 +127,9 @@ func (w *Worker) followState(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil {
+			continue
+		}
 		w.cfg.Logger.Warn("what was learned is not followed", "err", err)
 		select {
 		case <-ctx.Done():
@@ -136,31 +139,66 @@ func (w *Worker) followState(ctx context.Context) {
 	}
 }
 
-var errWatchEnded = errors.New("the watch ended")
+const (
+	stateAhead = 1024             // entries that may come while others are read
+	stateAgain = 10 * time.Minute // until all are read again, in case that one was missed
+)
 
+// watchState reads the entries, and takes in those that are written since, until all have
+// to be read again. It hears them as they are published: a consumer for each node would be
+// one for the server to look at whenever anything is stored, and to make anew in an
+// election.
 func (w *Worker) watchState(ctx context.Context) error {
-	kv, err := w.bucket(ctx)
+	js, err := jetstream.New(w.nc)
 	if err != nil {
-		return err
+		return fmt.Errorf("use JetStream: %w", err)
 	}
-	watch, err := kv.WatchFiltered(ctx, []string{learnedPrefix + "*", w.pinPrefix() + "*"})
-	if err != nil {
-		return fmt.Errorf("watch: %w", err)
+	filters := [...]string{entryPrefix + learnedPrefix + "*", entryPrefix + w.pinPrefix() + "*"}
+	written := make(chan *nats.Msg, stateAhead)
+	for _, filter := range filters {
+		sub, err := w.nc.ChanSubscribe(filter, written)
+		if err != nil {
+			return fmt.Errorf("watch: %w", err)
+		}
+		defer func() { _ = sub.Unsubscribe() }() // fails where the connection is closed
 	}
-	defer func() { _ = watch.Stop() }() // the connection is closed: nothing to stop
+	connected := w.nc.StatusChanged(nats.CONNECTED)
+	defer w.nc.RemoveStatusListener(connected)
+	for _, filter := range filters {
+		for m, err := range broker.Stored(ctx, js, stateStream, filter, 1) {
+			if err != nil {
+				return err
+			}
+			w.remember(m.Subject, m.Header, m.Data)
+		}
+	}
+	again := time.NewTimer(jitter(stateAgain))
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case e, ok := <-watch.Updates():
-			if !ok {
-				return errWatchEnded
-			}
-			if e != nil { // nil: all that was there has come
-				w.send(remembered{key: e.Key(), gone: e.Operation() != jetstream.KeyValuePut, value: e.Value()})
-			}
+		case m := <-written:
+			w.remember(m.Subject, m.Header, m.Data)
+		case <-connected: // what was written meanwhile was not heard
+			return nil
+		case <-again.C:
+			return nil
 		}
 	}
+}
+
+// Entries of the bucket are messages of its stream: to delete one writes another.
+const (
+	entryPrefix = "$KV." + broker.BucketState + "."
+	stateStream = "KV_" + broker.BucketState
+
+	headerDeleted = "KV-Operation" // not on what was put
+)
+
+func (w *Worker) remember(subject string, header nats.Header, value []byte) {
+	gone := header.Get(headerDeleted) != ""
+	w.send(remembered{key: strings.TrimPrefix(subject, entryPrefix), gone: gone, value: value})
 }
 
 // remembered is an entry of KV.

@@ -175,6 +175,33 @@ func TestPins(t *testing.T) {
 	j.accept(msg, "quick")
 }
 
+// TestHearsWhatIsWritten: a node follows what others write for it, also where it was cut
+// off just then.
+func TestHearsWhatIsWritten(t *testing.T) {
+	r := newRig(t, nil)
+	kv, err := r.js.KeyValue(t.Context(), broker.BucketState)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := schemas.Victim{Backend: "sim", Model: "quick"}
+	for range 3 {
+		if _, err := kv.Put(t.Context(), r.worker.pinKey(v), []byte(`{"backend":"sim","model":"quick"}`)); err != nil {
+			t.Fatal(err)
+		}
+		r.await(func(s *schemas.NodeState) bool { return modelOf(s, "quick").Pinned })
+		if err := r.worker.nc.ForceReconnect(); err != nil {
+			t.Fatal(err)
+		}
+		if err := kv.Delete(t.Context(), r.worker.pinKey(v)); err != nil {
+			t.Fatal(err)
+		}
+		r.await(func(s *schemas.NodeState) bool { return !modelOf(s, "quick").Pinned })
+	}
+	if info, err := r.stream("KV_" + broker.BucketState).Info(t.Context()); err != nil || info.State.Consumers > 0 {
+		t.Errorf("the node has a consumer: %+v, %v", info, err)
+	}
+}
+
 // TestConfiguredModels: what the configuration says of a model stands above all.
 func TestConfiguredModels(t *testing.T) {
 	r := newRig(t, func(c *Config, _ *pace) {
