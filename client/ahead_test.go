@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"pgregory.net/rapid"
 
@@ -21,6 +22,7 @@ func (s *shelf) next(context.Context) (Event, error) {
 	}
 	e := s.events[0]
 	s.events = s.events[1:]
+	e.unread = len(s.events) > 0
 	return e, nil
 }
 
@@ -44,12 +46,12 @@ func readStored(events []Event, from uint64) (got []Event, err error) {
 	}
 }
 
-// TestStoredOutOfOrder: whatever the order in which a job's events are stored, short of
-// the end, its reader gets each once and in order. It may stop anywhere and resume: it
-// gets none twice, and is told where that passed one by.
+// TestStoredOutOfOrder: whatever the order in which a job's events are stored, the end among
+// them, its reader gets each once and in order. It may stop anywhere and resume: it gets none
+// twice, and is told where that passed one by.
 func TestStoredOutOfOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, aheadMost).Draw(t, "chunks")
+		n := rapid.IntRange(1, 3*aheadMost).Draw(t, "chunks")
 		events := make([]Event, n)
 		for i := range events {
 			events[i] = Event{Kind: schemas.EventChunk, Attempt: 1, Seq: uint64(i)}
@@ -58,7 +60,8 @@ func TestStoredOutOfOrder(t *testing.T) {
 		if again := rapid.IntRange(0, n-1).Draw(t, "again"); again > 0 {
 			events = append(events, events[:again]...)
 		}
-		events = append(events, Event{Kind: schemas.EventEnd, Attempt: 1, Seq: uint64(n), Status: schemas.StatusOK})
+		behind := rapid.IntRange(0, n).Draw(t, "behind the end")
+		events = slices.Insert(events, len(events)-behind, Event{Kind: schemas.EventEnd, Attempt: 1, Seq: uint64(n), Status: schemas.StatusOK})
 		for i := range events {
 			events[i].Stored = uint64(i + 1)
 		}
@@ -73,6 +76,9 @@ func TestStoredOutOfOrder(t *testing.T) {
 		}
 		if len(got) != n+1 {
 			t.Fatalf("%d of %d events", len(got), n+1)
+		}
+		if behind > 0 {
+			return // who resumes behind the end waits for it in vain
 		}
 		stop := rapid.IntRange(0, n).Draw(t, "stop")
 		rest, err := readStored(events, got[stop].Stored+1)
@@ -117,3 +123,45 @@ func TestStoredWithGap(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingBehindTheEnd: where the server says that more is stored behind the end, and that
+// is removed just then, the reader does not wait for ever.
+func TestNothingBehindTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := []Event{
+			{Kind: schemas.EventChunk, Attempt: 1, Seq: 0, Stored: 1, unread: true},
+			{Kind: schemas.EventChunk, Attempt: 1, Seq: 2, Stored: 2, unread: true},
+			{Kind: schemas.EventEnd, Attempt: 1, Seq: 3, Stored: 3, unread: true, Status: schemas.StatusOK},
+		}
+		s := &Stream{stored: true, onStore: true, src: &silent{events}}
+		var got []uint64
+		for {
+			e, err := s.Next(t.Context())
+			if errors.Is(err, ErrGap) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e.Seq)
+		}
+		if !slices.Equal(got, []uint64{0, 2, 3}) {
+			t.Errorf("it got %v", got)
+		}
+	})
+}
+
+// silent is a source that says nothing more once its events are read.
+type silent struct{ events []Event }
+
+func (s *silent) next(ctx context.Context) (Event, error) {
+	if len(s.events) == 0 {
+		<-ctx.Done()
+		return Event{}, ctx.Err()
+	}
+	e := s.events[0]
+	s.events = s.events[1:]
+	return e, nil
+}
+
+func (*silent) close() {}

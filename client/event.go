@@ -28,6 +28,8 @@ type Event struct {
 	// Stored is the event's sequence in the stream of results, for Resume: go on
 	// from the one after it. 0 means that the event came live.
 	Stored uint64
+
+	unread bool // where it is stored, others are behind it
 }
 
 // readEvent reads a message about a job. It reports false for what is none.

@@ -69,42 +69,62 @@ func (o *order) take(e *Event) (restarted bool) {
 	return restarted
 }
 
-// aheadMost is how many stored events are held back for one that belongs before them.
-// NATS keeps the order of what comes by one connection. While a server ends, some of a
-// node's events are on their way through it when the next ones come by another.
-const aheadMost = 64
+// How many stored events are held back for one that belongs before them: so many while it
+// may yet be stored, and so many where others are stored that were not read. NATS keeps the
+// order of what comes by one connection. While a server ends, some of a node's events are on
+// their way through it when the next ones, and the end, come by another.
+const (
+	aheadMost  = 64
+	unreadMost = 4096
+)
 
 // ahead holds stored events of one attempt back whose turn has not come, in their order.
-type ahead []Event
+type ahead struct {
+	events []Event
+	unread bool // others are stored behind the last one that was read
+}
 
 // add takes an event in. An attempt that is over counts no more.
 func (a *ahead) add(e *Event) {
 	switch {
-	case len(*a) == 0 || (*a)[0].Attempt == e.Attempt:
-	case (*a)[0].Attempt > e.Attempt:
+	case len(a.events) == 0 || a.events[0].Attempt == e.Attempt:
+	case a.events[0].Attempt > e.Attempt:
 		return
 	default:
-		*a = nil
+		a.events = nil
 	}
-	at, found := slices.BinarySearchFunc(*a, e.Seq, func(h Event, seq uint64) int { return cmp.Compare(h.Seq, seq) })
+	at, found := slices.BinarySearchFunc(a.events, e.Seq, func(h Event, seq uint64) int { return cmp.Compare(h.Seq, seq) })
 	if !found {
-		*a = slices.Insert(*a, at, *e)
+		a.events = slices.Insert(a.events, at, *e)
 	}
 }
 
-// next takes the event whose turn it is by o: the one before it has come, or will not any
-// more, as the end has, or enough others have.
+// next takes the event whose turn it is by o: the one before it has come, or is not waited
+// for any more.
 func (a *ahead) next(o *order) (e Event, ok bool) {
-	for len(*a) > 0 {
-		last := &(*a)[len(*a)-1]
-		step := o.look(&(*a)[0])
-		if step == lost && last.Kind != schemas.EventEnd && len(*a) <= aheadMost {
+	for len(a.events) > 0 {
+		step := o.look(&a.events[0])
+		if step == lost && a.waits() {
 			return Event{}, false
 		}
-		e, *a = (*a)[0], (*a)[1:]
+		e, a.events = a.events[0], a.events[1:]
 		if step != drop {
 			return e, true
 		}
 	}
 	return Event{}, false
+}
+
+// waits reports whether one that is missing may be behind those that were read. After the
+// end no more is published, but some may be stored.
+func (a *ahead) waits() bool {
+	if a.unread {
+		return len(a.events) <= unreadMost
+	}
+	return len(a.events) <= aheadMost && !a.ended()
+}
+
+// ended reports whether the end is held back.
+func (a *ahead) ended() bool {
+	return len(a.events) > 0 && a.events[len(a.events)-1].Kind == schemas.EventEnd
 }

@@ -176,7 +176,7 @@ func (r *replay) next(ctx context.Context) (Event, error) {
 			continue
 		}
 		if meta, err := m.Metadata(); err == nil {
-			e.Stored = meta.Sequence.Stream
+			e.Stored, e.unread = meta.Sequence.Stream, meta.NumPending > 0
 		}
 		return e, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/vramjet/vramjet/schemas"
 )
@@ -76,14 +77,17 @@ func (s *Stream) read(ctx context.Context) (Event, bool, error) {
 	case s.src == nil:
 		return Event{}, false, errors.New("the stream is closed")
 	}
-	e, err := s.src.next(ctx)
-	if errors.Is(err, errBehind) {
+	e, err := s.next(ctx)
+	switch {
+	case errors.Is(err, errBehind):
 		return Event{}, false, s.recheck(ctx, err)
-	}
-	if err != nil {
+	case errors.Is(err, errNotThere):
+		s.ahead.unread = false
+		return Event{}, false, nil
+	case err != nil:
 		return Event{}, false, fmt.Errorf("job %s: %w", s.ID(), err)
 	}
-	s.doubted = false
+	s.doubted, s.ahead.unread = false, e.unread
 	if s.had > 0 && e.Stored == s.had {
 		s.take(&e)
 		return Event{}, false, nil
@@ -98,6 +102,25 @@ func (s *Stream) read(ctx context.Context) (Event, bool, error) {
 	default:
 		return e, step != drop, nil
 	}
+}
+
+// What is stored behind the end comes at once, or has just been removed.
+const behindEnd = 2 * time.Second
+
+var errNotThere = errors.New("nothing is stored behind the end")
+
+// next reads an event from the source, and does not wait for ever where the end is there.
+func (s *Stream) next(ctx context.Context) (Event, error) {
+	if !s.ahead.ended() {
+		return s.src.next(ctx)
+	}
+	soon, cancel := context.WithTimeoutCause(ctx, behindEnd, errNotThere)
+	defer cancel()
+	e, err := s.src.next(soon)
+	if err != nil && errors.Is(context.Cause(soon), errNotThere) {
+		err = errNotThere
+	}
+	return e, err
 }
 
 // take moves on to e, and returns what the reader gets first.
