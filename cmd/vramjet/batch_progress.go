@@ -101,7 +101,7 @@ func (a *app) noteExamples(p *batch.Progress, out string) {
 	codes := frequent(p.Codes)
 	for _, c := range codes[:min(most, len(codes))] {
 		e := p.Examples[c]
-		a.note("  line %d, custom_id %q: %s: %s", e.Line, e.CustomID, c, excerpt(e.Message))
+		a.note("  line %d, custom_id %q: %s: %s", e.Line, e.CustomID, c, oneLine(e.Message))
 	}
 	if p.Failed > 0 && p.Done() == p.Jobs {
 		a.note("run them again, corrected where they were at fault: vramjet batch retry-errors %s", out)

@@ -59,8 +59,10 @@ func TestBatch(t *testing.T) {
 	printed["batch-dry-run.out"] = stdout
 	stdout, stderr := s.want(t, exitFailedLines, "batch", "run", "prompts.jsonl", "-o", "answers.jsonl")
 	printed["batch-run.out"] = stdout
-	if !strings.Contains(stderr, "4 lines failed") {
-		t.Errorf("stderr is %q", stderr)
+	for _, want := range []string{"4 lines failed", `  line 5, custom_id "4": out_of_memory: no room`, "vramjet batch retry-errors answers.jsonl"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("stderr is %q, want %q in it", stderr, want)
+		}
 	}
 	answers, err := os.ReadFile("answers.jsonl")
 	if err != nil || strings.Count(string(answers), "\n") != 16 {
