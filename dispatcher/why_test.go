@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -39,5 +41,31 @@ func TestWhyOfWhatWasHandedOut(t *testing.T) {
 	}
 	if why.Node != "b" || why.Reason != "" {
 		t.Errorf("%+v", why)
+	}
+}
+
+// TestUnsupportedNamesOthers: who asks a model for what it can't do is told of one that can.
+func TestUnsupportedNamesOthers(t *testing.T) {
+	s := newSystem(t)
+	s.dispatch(Config{UnknownModelWait: time.Hour})
+	b := schemas.Backend{Name: "sim", Kind: "sim", Healthy: true, Models: []schemas.Model{
+		{Name: "chats", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 2},
+		{Name: "embeds", Kinds: []schemas.Kind{schemas.Embedding}, State: schemas.Resident, Slots: 2},
+	}}
+	s.nodeWith("a", nil, b)
+	for id, want := range map[string]string{
+		"embedding":  "no backend does embedding with the model chats; some that could: embeds",
+		"completion": "no backend does completion with the model chats, nor with any other",
+	} {
+		m := nats.NewMsg(schemas.JobsPrefix + "default.normal.chats")
+		m.Header.Set(schemas.HeaderMsgID, id)
+		m.Header.Set(schemas.HeaderKind, id)
+		m.Data = []byte(`{"model":"chats","input":"x","prompt":"x"}`)
+		if _, err := s.js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.end(id); err.Code != schemas.Unsupported || err.Message != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }
