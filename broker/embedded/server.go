@@ -30,9 +30,13 @@ const (
 	startLook         = 100 * time.Millisecond
 )
 
-// Name is what a server calls itself that is not set to another name: to its clients it
-// says that it is an embedded one.
-const Name = "vramjet-embedded"
+// What a server calls itself that is not set to another name. Its clients are told by it
+// that it is an embedded one, and whether a message is on the disk before it is
+// acknowledged: nothing else that a client sees tells that.
+const (
+	NameSynced   = "vramjet-embedded-synced"
+	NameUnsynced = "vramjet-embedded"
+)
 
 // Config tunes a server. All but Dir may be left zero.
 type Config struct {
@@ -144,7 +148,11 @@ func options(cfg Config) *server.Options {
 	if cfg.Base != nil {
 		opts = cfg.Base.Clone()
 	}
-	opts.ServerName = cmp.Or(opts.ServerName, Name)
+	name := NameSynced
+	if cfg.SyncInterval > 0 {
+		name = NameUnsynced
+	}
+	opts.ServerName = cmp.Or(opts.ServerName, name)
 	opts.Host = cmp.Or(cfg.Host, defaultHost)
 	opts.Port = cmp.Or(cfg.Port, defaultPort)
 	opts.DontListen = cfg.InProcessOnly

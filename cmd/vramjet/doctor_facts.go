@@ -55,7 +55,9 @@ type serverFacts struct {
 }
 
 // embedded reports whether the server is that of vramjet up.
-func (f *facts) embedded() bool { return f.server.name == embedded.Name }
+func (f *facts) embedded() bool {
+	return f.server.name == embedded.NameSynced || f.server.name == embedded.NameUnsynced
+}
 
 // A between is when something was asked for, and when the answer was there.
 type between struct{ from, to time.Time }

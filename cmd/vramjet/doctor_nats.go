@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
+	"github.com/vramjet/vramjet/broker/embedded"
 	"github.com/vramjet/vramjet/schemas"
 )
 
@@ -195,8 +196,10 @@ func peers(s *streamFacts) (all []remark) {
 func judgeSync(f *facts) (all []remark) {
 	switch {
 	case len(f.monitors) > 0:
-	case f.embedded():
-		return []remark{checkSync.ok("an embedded server, as vramjet up has it: on the disk before it is acknowledged, unless --durability said interval")}
+	case f.server.name == embedded.NameSynced:
+		return []remark{checkSync.ok("the embedded server of vramjet up: on the disk before it is acknowledged")}
+	case f.server.name == embedded.NameUnsynced:
+		return []remark{checkSync.warn("vramjet up --durability always", "the embedded server of vramjet up: what it acknowledged within 2 minutes is lost if its machine loses power")}
 	default:
 		return []remark{checkSync.warn("vramjet doctor --monitor http://SERVER:8222   # for each server, with http: 127.0.0.1:8222 in its configuration",
 			"not checked: NATS does not tell when it writes to the disk, only its monitoring over HTTP, and none was found")}

@@ -241,7 +241,7 @@ func TestDoctorOfUp(t *testing.T) {
 	f := wellFacts(wantedStreams(t))
 	f.replicas(1)
 	f.monitors, f.dispatchers.got = nil, f.dispatchers.got[:1]
-	f.server.name, f.server.cluster, f.server.known = embedded.Name, "", 1
+	f.server.name, f.server.cluster, f.server.known = embedded.NameSynced, "", 1
 	all := diagnose(f)
 	if bad := badLines(all); len(bad) > 0 {
 		t.Errorf("it says %q", bad)
@@ -250,10 +250,14 @@ func TestDoctorOfUp(t *testing.T) {
 	if err := printRemarks(&said, all); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"ok    sync         an embedded server", "it ends and starts with the embedded server"} {
+	for _, want := range []string{"ok    sync         the embedded server of vramjet up: on the disk before", "it ends and starts with the embedded server"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("%q is not in what it prints:\n%s", want, &said)
 		}
+	}
+	f.server.name = embedded.NameUnsynced
+	if bad := badLines(diagnose(f)); len(bad) != 1 || !strings.HasPrefix(bad[0], "warn sync the embedded server of vramjet up: what it acknowledged") {
+		t.Errorf("with --durability interval it says %q", bad)
 	}
 }
 
