@@ -207,6 +207,7 @@ var matrix = []struct {
 		{"what loads took", "$KV.VJ_STATE.need.x"},
 		{"pins, own node", "$KV.VJ_STATE.pin.gpu-1.x"},
 		{"pins, other node", "$KV.VJ_STATE.pin.gpu-2.x"},
+		{"read the state", "$JS.API.DIRECT.GET.KV_VJ_STATE"},
 		{"batches, own tenant", "$KV.VJ_BATCHES.acme.b"},
 		{"batches, other tenant", "$KV.VJ_BATCHES.beta.b"},
 		{"read a batch, own tenant", "$JS.API.DIRECT.GET.KV_VJ_BATCHES.$KV.VJ_BATCHES.acme.b"},
