@@ -144,7 +144,8 @@ func (r *rig) subscribe(subject string, f nats.MsgHandler) {
 	}
 }
 
-// await returns the first state that ok is content with.
+// await returns the first state of the worker that runs now that ok is content with. One
+// of the worker before it may still come in: they came by connections of their own.
 func (r *rig) await(ok func(*schemas.NodeState) bool) *schemas.NodeState {
 	r.t.Helper()
 	deadline := time.After(patience)
@@ -152,7 +153,7 @@ func (r *rig) await(ok func(*schemas.NodeState) bool) *schemas.NodeState {
 	for {
 		select {
 		case last = <-r.states:
-			if ok(last) {
+			if last.Boot == r.worker.boot && ok(last) {
 				return last
 			}
 		case <-deadline:
