@@ -17,7 +17,7 @@ func TestRetryGoesElsewhere(t *testing.T) {
 	s.submit("m", "j1")
 	r := a.next()
 	b := s.node("b", nil, "m")
-	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
+	s.until("b is known", func(t *term) bool { return t.fleet.nodes["b"] != nil })
 	if err := broker.Nak(t.Context(), a.nc, r.ack, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestFailedJobWaitsForAnotherPlace(t *testing.T) {
 		{Name: "m", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 2, Busy: 2},
 	}}
 	b := s.nodeWith("b", nil, backend)
-	s.ask("status", "j1", &schemas.JobInfo{}) // b's report was heard before the answer
+	s.until("b is known", func(t *term) bool { return t.fleet.nodes["b"] != nil })
 	if err := broker.Nak(t.Context(), a.nc, failed.ack, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -79,11 +79,7 @@ func TestFailedJobWaitsForAnotherPlace(t *testing.T) {
 		s.within(func() { n = len(s.d.term.parked) })
 		return n
 	}
-	for stop := time.Now().Add(patience); parked() == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(stop) {
-			t.Fatal("the job does not wait for b")
-		}
-	}
+	s.until("the job waits for b", func(t *term) bool { return len(t.parked) > 0 })
 	s.within(func() { s.d.term.sweepParked(time.Now().Add(parkedAtMost + time.Second)) }) // as if it waited for long
 	if parked() != 1 || len(a.jobs) > 0 {
 		t.Errorf("%d jobs wait, and %d went back to a", parked(), len(a.jobs))

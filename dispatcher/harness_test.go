@@ -48,6 +48,20 @@ func (s *system) within(f func()) {
 	}
 }
 
+// until waits until ok holds of what the leader knows: what others publish is heard
+// when it is.
+func (s *system) until(what string, ok func(*term) bool) {
+	s.Helper()
+	for stop := time.Now().Add(patience); time.Now().Before(stop); time.Sleep(5 * time.Millisecond) {
+		held := false
+		s.within(func() { held = s.d.term != nil && ok(s.d.term) })
+		if held {
+			return
+		}
+	}
+	s.Fatalf("still not so: %s", what)
+}
+
 func newSystem(t *testing.T) *system {
 	t.Helper()
 	srv := brokertest.Start(t)

@@ -11,13 +11,14 @@ import (
 func TestSharesOutliveTheLeader(t *testing.T) {
 	s := newSystem(t)
 	stop := s.dispatch(Config{})
-	n := s.node("a", nil, "m")
+	n := s.nodeWith("a", nil, schemas.Backend{Name: "sim", Kind: "sim", Healthy: true, Models: []schemas.Model{
+		{Name: "m", Kinds: []schemas.Kind{schemas.Chat}, State: schemas.Resident, Slots: 1}, // so they run in the order of their offers
+	}})
 	n.busyMS = 100_000
 	s.publish("vj.v1.jobs.greedy.normal.m", "g0")
 	n.finish(n.next())
 	s.wantQueued(0)
-	var list schemas.FlowList
-	s.ask("list", "", &list) // so the leader has heard that the job is done
+	s.until("the job is paid for", func(t *term) bool { return len(t.shares()) == 1 })
 	stop()
 
 	n.busyMS = 1
