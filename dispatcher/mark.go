@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
 )
@@ -47,7 +48,11 @@ func (t *term) loadMarks() {
 }
 
 func (t *term) readMarks(ctx context.Context) ([]jobKey, error) {
-	kv, err := t.js.KeyValue(ctx, broker.BucketState)
+	var kv jetstream.KeyValue
+	err := untilAnswered(ctx, func(ctx context.Context) (err error) {
+		kv, err = t.js.KeyValue(ctx, broker.BucketState)
+		return err //nolint:wrapcheck // it is below
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open the bucket: %w", err)
 	}
