@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
 )
@@ -48,11 +47,7 @@ func (t *term) loadMarks() {
 }
 
 func (t *term) readMarks(ctx context.Context) ([]jobKey, error) {
-	var kv jetstream.KeyValue
-	err := untilAnswered(ctx, func(ctx context.Context) (err error) {
-		kv, err = t.js.KeyValue(ctx, broker.BucketState)
-		return err //nolint:wrapcheck // it is below
-	})
+	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
 		return nil, fmt.Errorf("open the bucket: %w", err)
 	}

@@ -20,9 +20,9 @@ import (
 // nothing before it has read it, so that a pause outlasts every leader.
 
 const (
-	pausesKey  = "pauses"
-	readAgain  = 500 * time.Millisecond // between two tries to read what is stored
-	mostPauses = 100                    // of a tenant
+	pausesKey   = "pauses"
+	pausesAgain = 500 * time.Millisecond // between two tries to read them
+	mostPauses  = 100                    // of a tenant
 )
 
 // pauses are what the operators of each tenant have paused, as it is stored. The
@@ -51,12 +51,7 @@ func (t *term) loadPauses() {
 	t.pauses.known = false
 	t.spawn(func() {
 		for {
-			var of map[string][]schemas.Pause
-			var revision uint64
-			err := untilAnswered(t.ctx, func(ctx context.Context) (err error) {
-				of, revision, err = t.readPauses(ctx)
-				return err
-			})
+			of, revision, err := t.readPauses()
 			if err == nil {
 				t.post(func() {
 					t.pauses.known, t.pauses.of, t.pauses.revision = true, of, revision
@@ -70,13 +65,15 @@ func (t *term) loadPauses() {
 			select {
 			case <-t.ctx.Done():
 				return
-			case <-time.After(readAgain):
+			case <-time.After(pausesAgain):
 			}
 		}
 	})
 }
 
-func (t *term) readPauses(ctx context.Context) (of map[string][]schemas.Pause, revision uint64, err error) {
+func (t *term) readPauses() (of map[string][]schemas.Pause, revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
+	defer cancel()
 	of = map[string][]schemas.Pause{}
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {

@@ -22,8 +22,7 @@ const (
 // saveShares stores by how much flows are ahead, and what was spent, now and then, and
 // as the term ends.
 func (t *term) saveShares(now time.Time) {
-	unread := !t.sharesKnown || t.former != nil // what a former leader stored
-	if unread || t.savingShares || now.Sub(t.savedShares) < sharesEvery {
+	if now.Sub(t.savedShares) < sharesEvery || t.savingShares {
 		return
 	}
 	t.savedShares, t.savingShares = now, true
@@ -72,42 +71,27 @@ func (t *term) storeState(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// loadShares reads what a former leader stored, and then counts what waits. Where it
-// cannot be read, the work begins without it, and it is read as soon as it can be: until
-// then nothing is stored in its place.
+// loadShares reads what a former leader stored, and then counts what waits.
 func (t *term) loadShares(count func()) {
 	t.counting = true // it is about to
 	t.spawn(func() {
-		err := t.readShares()
-		t.post(count)
-		for ; err != nil && t.ctx.Err() == nil; err = t.readShares() {
-			t.cfg.Logger.Warn("shares of a former leader are not known yet", "err", err)
-			select {
-			case <-t.ctx.Done():
-			case <-time.After(readAgain):
-			}
-		}
-	})
-}
-
-// readShares reads what a former leader stored, and goes on from it.
-func (t *term) readShares() error {
-	var shares map[string]float64
-	var spent spent
-	err := untilAnswered(t.ctx, func(ctx context.Context) error {
-		return errors.Join(t.loadState(ctx, sharesKey, &shares), t.loadState(ctx, spentKey, &spent))
-	})
-	if err == nil {
+		ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
+		defer cancel()
+		var shares map[string]float64
+		var spent spent
+		err := errors.Join(t.loadState(ctx, sharesKey, &shares), t.loadState(ctx, spentKey, &spent))
 		t.post(func() {
-			t.former, t.sharesKnown = shares, true
+			if err != nil {
+				t.cfg.Logger.Warn("shares of a former leader are not known", "err", err)
+			}
+			t.former = shares
 			t.restoreSpent(spent, time.Now())
+			count()
 		})
-	}
-	return err
+	})
 }
 
-// loadState reads the value of a key into v. It's no error if there is none, or if it
-// makes no sense.
+// loadState reads the value of a key into v. It's no error if there is none.
 func (t *term) loadState(ctx context.Context, key string, v any) error {
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
@@ -121,7 +105,7 @@ func (t *term) loadState(ctx context.Context, key string, v any) error {
 		return fmt.Errorf("read %s: %w", key, err)
 	}
 	if err := json.Unmarshal(e.Value(), v); err != nil {
-		t.cfg.Logger.Error("what a former leader stored cannot be read: it is forgotten", "err", fmt.Errorf("decode %s: %w", key, err))
+		return fmt.Errorf("decode %s: %w", key, err)
 	}
 	return nil
 }

@@ -51,7 +51,6 @@ type term struct {
 	former       map[string]float64 // shares of the leader before, by subject, until they are restored
 	savedShares  time.Time
 	savingShares bool
-	sharesKnown  bool // those of a former leader were read
 
 	spent       spent
 	storedSpent spent
