@@ -201,6 +201,9 @@ func (f *Fleet) dropPlaces(x *node) {
 }
 
 func (f *Fleet) dropPlace(p *place) {
+	if p.givesTo != nil {
+		f.dropClaims(p.givesTo) // else this place would come back when they end
+	}
 	q := p.pool
 	q.open.remove(p)
 	left := slices.DeleteFunc(p.node.byPool[q], func(x *place) bool { return x == p })

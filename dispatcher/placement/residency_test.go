@@ -116,6 +116,30 @@ func TestClaimsEnd(t *testing.T) {
 	}
 }
 
+// TestClaimsEndWithTheNode: a model of a node that is lost while it gives way is nowhere
+// any more, whatever comes of the job that it gave way for.
+func TestClaimsEndWithTheNode(t *testing.T) {
+	for name, lose := range map[string]func(*stage){
+		"the node is gone":       func(s *stage) { s.Remove("a") },
+		"it lost all its models": func(s *stage) { s.Set(gpu("a", 24*gib, 24*gib), 21_000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, DefaultPolicy(), 1)
+			s.waits("qwen", schemas.Batch, 1, 0)
+			f := s.waits("phi", schemas.Interactive, 1, 20_000)
+			s.Next(20_000)
+			if !s.GivesWay(Choice{Node: "a", Backend: "b", Model: "qwen"}) {
+				t.Fatal("it does not give way")
+			}
+			lose(s)
+			s.SetWaiting(f, 0, 21_000)
+			if f, c, ok := s.Next(22_000); ok {
+				t.Errorf("a job of %s goes to %+v, which is gone", f.Model, c)
+			}
+		})
+	}
+}
+
 // TestInteractiveReserve: jobs of the class batch leave slots free for a minute after an
 // interactive job, unless their class has aged.
 func TestInteractiveReserve(t *testing.T) {
