@@ -106,29 +106,6 @@ func (t *term) remake(k *consumer) {
 	}
 }
 
-// How long a request to JetStream is waited for, at first and in the end.
-const (
-	firstTry = 250 * time.Millisecond
-	lastTry  = 2 * time.Second
-)
-
-// untilAnswered makes a request to JetStream, and again where it fails. One that is made
-// while a cluster elects may never be answered, and the next one at once: so it waits
-// firstTry for the first, and each time twice as long.
-func untilAnswered(ctx context.Context, request func(context.Context) error) error {
-	for wait := firstTry; ; wait *= 2 {
-		try, cancel := context.WithTimeout(ctx, wait)
-		err := request(try)
-		if err != nil && wait < lastTry {
-			<-try.Done() // an error may come at once
-		}
-		cancel()
-		if err == nil || wait == lastTry || ctx.Err() != nil {
-			return err
-		}
-	}
-}
-
 func (t *term) consumerMade(k *consumer, err error, now time.Time) {
 	f := k.flow
 	if f.consumer != k {

@@ -73,22 +73,12 @@ func (t *term) cancelDelayed(ctx context.Context, d *delayedJob) (bool, error) {
 	if err := t.storeMark(ctx, d.key()); err != nil {
 		return false, err
 	}
-	claimed := make(chan func(), 1) // what gives the claim back; nil: there is none
-	t.post(func() {
-		kept, ok := t.later.remove(d.seq)
-		if !ok {
-			claimed <- nil
-			return
-		}
-		claimed <- func() { t.later.restore(kept) }
-	})
-	var giveBack func()
-	select {
-	case giveBack = <-claimed:
-	case <-t.done:
-		return false, context.Canceled
+	var kept delayed
+	var claimed bool
+	if !t.do(func() { kept, claimed = t.later.remove(d.seq) }) {
+		return false, errTermOver
 	}
-	if giveBack == nil {
+	if !claimed {
 		return false, nil
 	}
 	err := t.endDelayed(ctx, d.Job, schemas.Errorf(schemas.Cancelled, "cancelled before it was due"))
@@ -99,7 +89,7 @@ func (t *term) cancelDelayed(ctx context.Context, d *delayedJob) (bool, error) {
 		}
 	}
 	if err != nil {
-		t.post(giveBack)
+		t.post(func() { t.later.restore(kept) })
 	}
 	return true, err
 }

@@ -157,7 +157,12 @@ func (d *Dispatcher) Alive() error {
 // Run follows and leads until ctx ends. It then hands over what it has begun,
 // gives back the rest, and leaves the lease to a standby. It's called once.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	defer d.work.Wait()
+	err := d.run(ctx)
+	d.work.Wait() // not deferred: after a panic it would wait for what nobody ends, and nobody see why
+	return err
+}
+
+func (d *Dispatcher) run(ctx context.Context) error {
 	defer close(d.done)
 	kv, err := d.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
@@ -296,28 +301,4 @@ func (d *Dispatcher) probe(node string) {
 			}
 		})
 	})
-}
-
-// spawn runs f on a goroutine that Run waits for.
-func (d *Dispatcher) spawn(f func()) { d.work.Go(f) }
-
-// do has Run's goroutine do f, and waits until it has. It reports false where Run
-// has ended.
-func (d *Dispatcher) do(f func()) bool {
-	did := make(chan struct{})
-	d.post(func() { defer close(did); f() })
-	select {
-	case <-did:
-		return true
-	case <-d.done:
-		return false
-	}
-}
-
-// post has Run's goroutine do f, unless Run has ended.
-func (d *Dispatcher) post(f func()) {
-	select {
-	case d.events <- f:
-	case <-d.done:
-	}
 }

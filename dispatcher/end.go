@@ -80,7 +80,7 @@ func (t *term) giveBack(j *job, delay time.Duration) {
 		if err := broker.Nak(ctx, t.nc, j.ack, delay); err != nil {
 			return err
 		}
-		t.post(func() { f.returned(time.Now()) })
+		t.post(func() { t.returned(f, time.Now()) })
 		return nil
 	})
 }
@@ -90,13 +90,10 @@ func (t *term) settle(j *job, do func(ctx context.Context) error) {
 	t.spawn(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), settleTimeout)
 		defer cancel()
-		err := do(ctx)
-		t.post(func() {
-			if err != nil {
-				t.cfg.Logger.Warn("a job was not settled", "job", j.ID, "attempt", j.attempt, "err", err)
-			}
-			t.forgetJob(j.key(), j, time.Now())
-		})
+		if err := do(ctx); err != nil {
+			t.cfg.Logger.Warn("a job was not settled", "job", j.ID, "attempt", j.attempt, "err", err)
+		}
+		t.post(func() { t.forgetJob(j.key(), j, time.Now()) })
 	})
 }
 

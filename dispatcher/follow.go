@@ -92,7 +92,11 @@ func (r *laterReader) read() error {
 
 // findPlace begins anew where the stream was made anew, and counts from 1 again.
 func (r *laterReader) findPlace() error {
-	s, err := r.t.js.Stream(r.t.ctx, broker.StreamLater)
+	var s jetstream.Stream
+	err := untilAnswered(r.t.ctx, func(ctx context.Context) (err error) {
+		s, err = r.t.js.Stream(ctx, broker.StreamLater)
+		return err //nolint:wrapcheck // as below
+	})
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says what this is about
 	}
@@ -164,15 +168,7 @@ func (r *laterReader) take(m jetstream.Msg) {
 func (r *laterReader) pass() {
 	batch, all := r.batch, r.all
 	r.batch = nil
-	taken := make(chan struct{})
-	r.t.post(func() {
-		r.t.arrivedLater(batch, all, time.Now())
-		close(taken)
-	})
-	select {
-	case <-taken:
-	case <-r.t.done:
-	}
+	r.t.do(func() { r.t.arrivedLater(batch, all, time.Now()) })
 }
 
 // arrivedLater takes in delayed jobs that were read. all says that those that were

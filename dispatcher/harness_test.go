@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,12 +73,22 @@ func newSystem(t *testing.T) *system {
 // dispatch runs a dispatcher until the test ends, or until stop is called.
 func (s *system) dispatch(cfg Config) (stop func()) {
 	s.Helper()
+	return s.run(s.dispatcher(cfg))
+}
+
+func (s *system) dispatcher(cfg Config) *Dispatcher {
+	s.Helper()
 	cfg.Logger = brokertest.Log(s)
 	nc := brokertest.Connect(s, s.srv)
 	d, err := New(nc, cfg)
 	if err != nil {
 		s.Fatal(err)
 	}
+	return d
+}
+
+func (s *system) run(d *Dispatcher) (stop func()) {
+	s.Helper()
 	s.d = d
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -100,6 +111,29 @@ func (s *system) dispatch(cfg Config) (stop func()) {
 	}
 	s.Cleanup(stop)
 	return stop
+}
+
+// A deafened JetStream leaves the first requests of a new leader unanswered, as a cluster
+// does that elects.
+type deafened struct {
+	jetstream.JetStream
+	asked atomic.Int32 // how often, for a bucket
+}
+
+func (j *deafened) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+	if n := j.asked.Add(1); n > 1 && n <= 4 { // after the lease: pauses, marks, shares
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return j.JetStream.KeyValue(ctx, bucket) //nolint:wrapcheck // it stands in for it
+}
+
+// deaf is a dispatcher whose first requests as a leader nobody answers.
+func (s *system) deaf(cfg Config) *Dispatcher {
+	s.Helper()
+	d := s.dispatcher(cfg)
+	d.js = &deafened{JetStream: d.js}
+	return d
 }
 
 // submit publishes a job and returns its sequence.

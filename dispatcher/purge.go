@@ -121,7 +121,7 @@ func (t *term) purgeStep(ctx context.Context, tenant string, req *schemas.PurgeR
 	var mine []ending
 	claimed := time.Now()
 	if !t.do(func() { mine = t.claim(found, req, &step) }) { //nolint:contextcheck // what it begins goes on after the step
-		return step, errors.New("the dispatcher stops")
+		return step, errTermOver
 	}
 	if req.DryRun {
 		step.Waiting += len(mine)

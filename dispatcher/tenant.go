@@ -137,7 +137,7 @@ func (t *term) refuse(f *flow, sequence string, now time.Time) {
 		defer cancel()
 		if err := t.endRefused(ctx, f.Flow.Flow, seq, most); err != nil {
 			t.cfg.Logger.Warn("a job over its tenant's limit was not refused", "seq", seq, "err", err)
-			t.post(func() { f.returned(time.Now()) })
+			t.post(func() { t.returned(f, time.Now()) })
 		}
 	})
 }

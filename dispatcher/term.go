@@ -51,6 +51,7 @@ type term struct {
 	former       map[string]float64 // shares of the leader before, by subject, until they are restored
 	savedShares  time.Time
 	savingShares bool
+	sharesKnown  bool // those of a former leader were read
 
 	spent       spent
 	storedSpent spent
@@ -179,6 +180,10 @@ func (t *term) flowOf(subject string, key schemas.Flow) *flow {
 	return f
 }
 
+// returned notes that the queue will deliver a job of a flow again. The flow may have been
+// forgotten since.
+func (t *term) returned(f *flow, now time.Time) { t.flowOf(f.subject, f.Flow.Flow).returned(now) }
+
 // hinted takes the headers of a job that the queue just stored.
 func (t *term) hinted(m *nats.Msg, now time.Time) {
 	subject := schemas.JobsPrefix + m.Subject[len(schemas.WaitingPrefix):]
@@ -305,7 +310,7 @@ func (t *term) retry(k jobKey, j *job, d *schemas.JobDone, now time.Time) {
 	}
 	f, delay := j.flow, time.Duration(d.RetryMS)*time.Millisecond
 	for _, late := range nakTakes {
-		time.AfterFunc(delay+late, func() { t.post(func() { f.returned(time.Now()) }) })
+		time.AfterFunc(delay+late, func() { t.post(func() { t.returned(f, time.Now()) }) })
 	}
 }
 
@@ -360,7 +365,7 @@ func (t *term) leasesOut(node string, now time.Time) {
 		t.voided[k] = voided{j.attempt, now}
 		t.lost(j, now)
 		t.forgetJob(k, j, now)
-		j.flow.returned(now)
+		t.returned(j.flow, now)
 	}
 }
 
