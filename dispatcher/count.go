@@ -10,8 +10,7 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// countTimeout bounds one count. A request that is made while a cluster elects may never
-// be answered, and the next one at once.
+// countTimeout bounds one count.
 const countTimeout = 3 * time.Second
 
 // count asks the stream how many jobs each subject holds. It finds the flows at a
@@ -26,7 +25,11 @@ func (t *term) count() {
 		ctx, cancel := context.WithTimeout(t.ctx, countTimeout)
 		defer cancel()
 		var subjects map[string]uint64
-		stream, err := t.js.Stream(ctx, broker.StreamJobs)
+		var stream jetstream.Stream
+		err := untilAnswered(ctx, func(ctx context.Context) (err error) {
+			stream, err = t.js.Stream(ctx, broker.StreamJobs)
+			return err //nolint:wrapcheck // for the log alone
+		})
 		if err == nil {
 			var info *jetstream.StreamInfo
 			if info, err = stream.Info(ctx, jetstream.WithSubjectFilter(schemas.JobsPrefix+">")); err == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/vramjet/vramjet/broker"
 )
@@ -30,27 +31,32 @@ func (t *term) storeMark(ctx context.Context, k jobKey) error {
 
 // loadMarks reads the marks that former leaders stored.
 func (t *term) loadMarks() {
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
-		defer cancel()
-		marks, err := t.readMarks(ctx)
+	t.untilRead("cancelled jobs are not known yet", func() error {
+		marks, err := t.readMarks()
 		t.post(func() {
-			if err != nil {
-				t.cfg.Logger.Warn("cancelled jobs are not known", "err", err)
-			}
 			now := time.Now()
 			for _, k := range marks {
 				t.marks[k] = now
 			}
 		})
+		return err
 	})
 }
 
-func (t *term) readMarks(ctx context.Context) ([]jobKey, error) {
-	kv, err := t.js.KeyValue(ctx, broker.BucketState)
+// listMarksWithin is how long a list of the marks may take: there may be very many.
+const listMarksWithin = 10 * time.Second
+
+func (t *term) readMarks() ([]jobKey, error) {
+	var kv jetstream.KeyValue
+	err := untilAnswered(t.ctx, func(ctx context.Context) (err error) {
+		kv, err = t.js.KeyValue(ctx, broker.BucketState)
+		return err //nolint:wrapcheck // it is below
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open the bucket: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(t.ctx, listMarksWithin)
+	defer cancel()
 	keys, err := kv.ListKeysFiltered(ctx, "cancel.>")
 	if err != nil {
 		return nil, fmt.Errorf("list the marks: %w", err)

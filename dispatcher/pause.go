@@ -20,9 +20,8 @@ import (
 // nothing before it has read it, so that a pause outlasts every leader.
 
 const (
-	pausesKey   = "pauses"
-	pausesAgain = 500 * time.Millisecond // between two tries to read them
-	mostPauses  = 100                    // of a tenant
+	pausesKey  = "pauses"
+	mostPauses = 100 // of a tenant
 )
 
 // pauses are what the operators of each tenant have paused, as it is stored. The
@@ -49,31 +48,24 @@ func (p *pauses) match(f schemas.Flow) *schemas.Pause {
 // and nothing paused or resumed.
 func (t *term) loadPauses() {
 	t.pauses.known = false
-	t.spawn(func() {
-		for {
-			of, revision, err := t.readPauses()
-			if err == nil {
-				t.post(func() {
-					t.pauses.known, t.pauses.of, t.pauses.revision = true, of, revision
-					t.regardPauses(time.Now())
-				})
-				return
-			}
-			if t.ctx.Err() == nil {
-				t.cfg.Logger.Warn("nothing is served before it is known what is paused", "err", err)
-			}
-			select {
-			case <-t.ctx.Done():
-				return
-			case <-time.After(pausesAgain):
-			}
+	t.untilRead("nothing is served before it is known what is paused", func() error {
+		var of map[string][]schemas.Pause
+		var revision uint64
+		err := untilAnswered(t.ctx, func(ctx context.Context) (err error) {
+			of, revision, err = t.readPauses(ctx)
+			return err
+		})
+		if err == nil {
+			t.post(func() {
+				t.pauses.known, t.pauses.of, t.pauses.revision = true, of, revision
+				t.regardPauses(time.Now())
+			})
 		}
+		return err
 	})
 }
 
-func (t *term) readPauses() (of map[string][]schemas.Pause, revision uint64, err error) {
-	ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
-	defer cancel()
+func (t *term) readPauses(ctx context.Context) (of map[string][]schemas.Pause, revision uint64, err error) {
 	of = map[string][]schemas.Pause{}
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,7 +23,8 @@ const (
 // saveShares stores by how much flows are ahead, and what was spent, now and then, and
 // as the term ends.
 func (t *term) saveShares(now time.Time) {
-	if now.Sub(t.savedShares) < sharesEvery || t.savingShares {
+	unread := !t.sharesKnown || t.former != nil // what a former leader stored
+	if unread || t.savingShares || now.Sub(t.savedShares) < sharesEvery {
 		return
 	}
 	t.savedShares, t.savingShares = now, true
@@ -35,13 +37,14 @@ func (t *term) saveShares(now time.Time) {
 		if !known {
 			err = errors.Join(err, t.storeState(ctx, spentKey, spent))
 		}
+		if err != nil {
+			t.cfg.Logger.Warn("shares were not stored", "err", err)
+		}
 		t.post(func() {
 			t.savingShares = false
-			if err != nil {
-				t.cfg.Logger.Warn("shares were not stored", "err", err)
-				return
+			if err == nil {
+				t.storedSpent = spent
 			}
-			t.storedSpent = spent
 		})
 	})
 }
@@ -71,27 +74,36 @@ func (t *term) storeState(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// loadShares reads what a former leader stored, and then counts what waits.
+// loadShares reads what a former leader stored, and then counts what waits. Where it
+// cannot be read, the work begins without it, and it is read as soon as it can be: until
+// then nothing is stored in its place.
 func (t *term) loadShares(count func()) {
 	t.counting = true // it is about to
-	t.spawn(func() {
-		ctx, cancel := context.WithTimeout(t.ctx, apiTimeout)
-		defer cancel()
-		var shares map[string]float64
-		var spent spent
-		err := errors.Join(t.loadState(ctx, sharesKey, &shares), t.loadState(ctx, spentKey, &spent))
-		t.post(func() {
-			if err != nil {
-				t.cfg.Logger.Warn("shares of a former leader are not known", "err", err)
-			}
-			t.former = shares
-			t.restoreSpent(spent, time.Now())
-			count()
-		})
+	tried := sync.OnceFunc(func() { t.post(count) })
+	t.untilRead("shares of a former leader are not known yet", func() error {
+		defer tried()
+		return t.readShares()
 	})
 }
 
-// loadState reads the value of a key into v. It's no error if there is none.
+// readShares reads what a former leader stored, and goes on from it.
+func (t *term) readShares() error {
+	var shares map[string]float64
+	var spent spent
+	err := untilAnswered(t.ctx, func(ctx context.Context) error {
+		return errors.Join(t.loadState(ctx, sharesKey, &shares), t.loadState(ctx, spentKey, &spent))
+	})
+	if err == nil {
+		t.post(func() {
+			t.former, t.sharesKnown = shares, true
+			t.restoreSpent(spent, time.Now())
+		})
+	}
+	return err
+}
+
+// loadState reads the value of a key into v. It's no error if there is none, or if it
+// makes no sense.
 func (t *term) loadState(ctx context.Context, key string, v any) error {
 	kv, err := t.js.KeyValue(ctx, broker.BucketState)
 	if err != nil {
@@ -105,7 +117,7 @@ func (t *term) loadState(ctx context.Context, key string, v any) error {
 		return fmt.Errorf("read %s: %w", key, err)
 	}
 	if err := json.Unmarshal(e.Value(), v); err != nil {
-		return fmt.Errorf("decode %s: %w", key, err)
+		t.cfg.Logger.Error("what a former leader stored cannot be read: it is forgotten", "err", fmt.Errorf("decode %s: %w", key, err))
 	}
 	return nil
 }

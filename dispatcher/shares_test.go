@@ -7,7 +7,8 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// TestSharesOutliveTheLeader: who was ahead of its share is so for the next leader.
+// TestSharesOutliveTheLeader: who was ahead of its share is so for the next leader, also
+// where a cluster that elects swallows what it asks first.
 func TestSharesOutliveTheLeader(t *testing.T) {
 	s := newSystem(t)
 	stop := s.dispatch(Config{})
@@ -28,7 +29,7 @@ func TestSharesOutliveTheLeader(t *testing.T) {
 	for i := range 4 {
 		s.publish("vj.v1.jobs.modest.normal.m", fmt.Sprint("m", i))
 	}
-	s.dispatch(Config{})
+	s.run(s.deaf(Config{}))
 	var order []string
 	for range 8 {
 		r := n.next()
