@@ -113,6 +113,7 @@ type Dispatcher struct {
 	reports chan report    // what was read there; nothing waits in it, so that what comes later is heard later
 	events  chan func()    // what other goroutines have Run's goroutine do
 	terms   chan takeover
+	lasts   time.Duration // how long its lease does; leaseTTL but in tests
 	done    chan struct{} // closed when Run's goroutine reads no more
 	work    sync.WaitGroup
 	turned  atomic.Int64 // when its loop last turned, in ns
@@ -135,7 +136,7 @@ func New(nc *nats.Conn, cfg Config) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg.withDefaults(), nc: nc, js: js, fleet: newFleet(), metrics: newMetrics(),
 		msgs: make(chan *nats.Msg, burst), unread: newReports(), reports: make(chan report), events: make(chan func(), 1024),
-		terms: make(chan takeover), done: make(chan struct{}),
+		terms: make(chan takeover), lasts: leaseTTL, done: make(chan struct{}),
 	}
 	d.turned.Store(time.Now().UnixNano())
 	return d, nil
@@ -187,7 +188,7 @@ func (d *Dispatcher) run(ctx context.Context) error {
 	if err := d.nc.Publish(schemas.NodesPing, nil); err != nil {
 		return fmt.Errorf("ask the nodes for their state: %w", err)
 	}
-	lease := broker.NewLease(kv, broker.LeaderKey, d.cfg.ID, leaseTTL, d.cfg.Logger)
+	lease := broker.NewLease(kv, broker.LeaderKey, d.cfg.ID, d.lasts, d.cfg.Logger)
 	led := make(chan error, 1)
 	d.work.Go(func() { led <- lease.Run(ctx, d.lead) })
 	return d.loop(led) //nolint:contextcheck // a term has a context of its own

@@ -2,6 +2,9 @@ package dispatcher
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -9,11 +12,9 @@ import (
 	"github.com/vramjet/vramjet/schemas"
 )
 
-// robLease takes the lease from the leader, and waits until it leads again.
-func (s *system) robLease() {
+// rob takes the lease from the leader, and lets it run out.
+func (s *system) rob() {
 	s.Helper()
-	var before *term
-	s.until("it leads", func(t *term) bool { before = t; return true })
 	kv, err := s.js.KeyValue(s.Context(), broker.BucketState)
 	if err != nil {
 		s.Fatal(err)
@@ -21,7 +22,6 @@ func (s *system) robLease() {
 	if _, err := kv.Put(s.Context(), broker.LeaderKey, []byte(`{"holder":"robber","id":"r"}`)); err != nil {
 		s.Fatal(err)
 	}
-	s.until("it leads again", func(t *term) bool { return t != before && t.pauses.known && !t.counting })
 }
 
 // TestLateWordOfAFormerTerm: what one term has in hand does not touch the next one of the
@@ -38,7 +38,8 @@ func TestLateWordOfAFormerTerm(t *testing.T) {
 	s.within(func() { former = s.d.term; f = former.jobs[jobKey{"default", "before"}].flow })
 	n.finish(r)
 	s.wantQueued(0)
-	s.robLease()
+	s.rob()
+	s.until("it leads again", func(t *term) bool { return t != former && t.pauses.known && !t.counting })
 
 	former.post(func() { former.returned(f, time.Now()) })
 	if former.do(func() { t.Error("a term that is over still does something") }) {
@@ -48,6 +49,59 @@ func TestLateWordOfAFormerTerm(t *testing.T) {
 	if r := n.next(); r.job() != "after" {
 		t.Errorf("it got the job %s", r.job())
 	}
+}
+
+// TestTermAfterTerm: jobs of more flows than are served at once, which fail now and then,
+// all end under a dispatcher that loses its lease again and again.
+func TestTermAfterTerm(t *testing.T) {
+	s := newSystem(t)
+	d := s.dispatcher(Config{Consumers: 3})
+	d.lasts = 200 * time.Millisecond
+	s.run(d)
+	models := []string{"m0", "m1", "m2", "m3", "m4"}
+	over := make(chan struct{})
+	var work sync.WaitGroup
+	for _, id := range []string{"a", "b"} {
+		n := s.node(id, nil, models...)
+		work.Go(func() {
+			for {
+				select {
+				case r := <-n.jobs:
+					n.finishOrFail(r)
+				case <-over:
+					return
+				}
+			}
+		})
+	}
+	defer work.Wait()
+	defer close(over)
+	for i := range 600 {
+		s.publish("vj.v1.jobs."+[]string{"x", "y"}[i%2]+".normal."+models[i%len(models)], fmt.Sprint("j", i), schemas.HeaderAttempts, "20")
+	}
+	var former *term
+	for range 12 {
+		s.until("it serves", func(t *term) bool { return t != former && len(t.running) > 0 })
+		s.within(func() { former = d.term })
+		s.rob()
+	}
+	s.wantQueued(0)
+	s.within(func() {
+		if d.term != nil && len(d.term.consumers.live) > 3 {
+			t.Errorf("%d consumers live", len(d.term.consumers.live))
+		}
+	})
+}
+
+// finishOrFail ends a job, or fails one of five, to be run again.
+func (n *fakeNode) finishOrFail(r run) {
+	if rand.IntN(5) > 0 {
+		_ = broker.Ack(n.Context(), n.nc, r.ack) // fails where the lease is over
+		n.free(r, "", -1)
+		return
+	}
+	_ = broker.Nak(n.Context(), n.nc, r.ack, 50*time.Millisecond)
+	n.free(r, schemas.UpstreamError, 50)
 }
 
 // TestForgottenFlowReturns: a job may come back of a flow that nothing was left of.
