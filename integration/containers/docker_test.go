@@ -163,6 +163,9 @@ func (r recipe) start(tb testing.TB, d *testcontainers.DockerProvider, lan *test
 	b := &box{tb, d, c, name}
 	if c != nil {
 		tb.Cleanup(func() {
+			if crash := b.crash(); crash != "" {
+				tb.Errorf("%s crashed by itself:\n%s", name, crash)
+			}
 			if tb.Failed() || *only != "" {
 				tb.Logf("--- %s\n%s", name, b.tail())
 			}

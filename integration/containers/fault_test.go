@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -135,6 +136,21 @@ func (b *box) tail() string {
 	_, errs := b.logs(time.Unix(0, 0))
 	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(errs), "\n"), func(l string) bool { return strings.Contains(l, "Route") })
 	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+}
+
+// crashed is how Go begins to say that a program is broken.
+var crashed = regexp.MustCompile(`(?m)^(panic|fatal error): `)
+
+// crash returns what the process printed when it crashed by itself, in any of its lives:
+// the others may have made up for it, so that nothing else tells. "" means that it never
+// did.
+func (b *box) crash() string {
+	_, errs := b.logs(time.Unix(0, 0))
+	at := crashed.FindStringIndex(errs)
+	if at == nil {
+		return ""
+	}
+	return errs[at[0]:min(len(errs), at[0]+4000)]
 }
 
 // lines returns the rest of each line that begins with a word.
